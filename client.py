@@ -959,6 +959,11 @@ class Conversation:
         return [entry for entry in self.entries if not entry.event]
 
     @property
+    def news(self) -> int:
+        """The number of unread entries that the user wants to hear of."""
+        return 0 if self.level == NONE else self.unread
+
+    @property
     def is_outside(self) -> bool:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
@@ -1235,6 +1240,13 @@ class Outbox:
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
         return next(failed, None)
 
+    def rename(self, folded: str, name: str) -> None:
+        """Address what waits for a user, or has failed, to their new name."""
+        for item in self.items:
+            if item.folded == folded and item.entry.delivery in (QUEUED, *FAILED):
+                item.message = item.message._replace(params=(name, *item.message.params[1:]))
+                item.folded = protocol.casefold(name)
+
     def forget(self, folded: str) -> None:
         """Remove all messages to a channel that was left, except those in flight."""
         kept = [i for i in self.items if i.folded != folded or i.entry.delivery == IN_FLIGHT]
@@ -1258,7 +1270,6 @@ class Session:
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
         self.is_operator = False  # of the server
-        self.is_listing = False  # until a list has come that a sheet asked for
 
     @property
     def prefixes(self) -> Dict[str, str]:
@@ -1280,6 +1291,15 @@ class Session:
         """Return the number of messages of history to ask for at once."""
         limit = self.tokens.get("CHATHISTORY", "")[:9]
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
+
+
+class Listing:
+    """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
+
+    def __init__(self, word: str = "") -> None:
+        self.word = word  # "" if there was no connection, or not for long enough
+        self.rows: List[Message] = []
+        self.is_done = False
 
 
 # Chat
@@ -1340,7 +1360,7 @@ class Chat:
         # conversation in view, by the word of the PONG that follows the answer:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
-        self.listing: List[Message] = []  # the answer to the last `request`
+        self.listing = Listing()  # the answer to the last `request`
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
@@ -1350,9 +1370,9 @@ class Chat:
     @property
     def title(self) -> str:
         """The window's title: what is new, state, nickname and server."""
-        counted = [c for c in self.conversations if c.level != NONE]
-        unread = sum(c.unread for c in counted)
-        news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
+        unread = sum(c.news for c in self.conversations)
+        is_named = any(c.news and c.mentions for c in self.conversations)
+        news = "(%d%s) " % (unread, "!" if is_named else "")
         text = "%s — %s" % (self.status, self.console.name)
         if self.state == CONNECTING:
             text = "Connecting to %s…" % self.console.name
@@ -1410,7 +1430,7 @@ class Chat:
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
-        unread = [c for c in self.conversations if c.unread and c is not self.current]
+        unread = [c for c in self.conversations if c.news and c is not self.current]
         return max(unread, key=lambda c: bool(c.mentions)) if unread else None
 
     def neighbour(self, step: int) -> Conversation:
@@ -1626,10 +1646,11 @@ class Chat:
 
     def request(self, *params: str) -> None:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
-        self.listing, self.session.is_listing = [], self.session.is_settled
+        self.listing = Listing()
         if self.session.is_settled:
+            self.listing.word = "listing-%d" % next(self._numbers)
             self.send_command(*params)
-            self.send_command("PING", "listing")
+            self.send_command("PING", self.listing.word)
 
     def search(self, words: str) -> None:
         """Search all conversations: what is loaded, and what the server keeps if it can."""
@@ -1733,10 +1754,12 @@ class Chat:
         self._give_back(list(self._pastes))
         for request in self.history.requests:
             _finish(self, request.lookup, _LOADED % "the connection was lost")
+            _mark_gap(self, request)
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
-        self.session.is_settled = False
+        self.session.is_settled, self.listing = False, Listing()
+        self.change(LISTING)
         for conversation in self.conversations:
             if conversation.members:
                 self.change(MEMBERS, conversation)
@@ -1758,8 +1781,9 @@ class Chat:
         self._note_refusal(message)
         self._note_mute(message)
         is_row = message.command in ("322", "367") or message.params[:1] == ("BANS",)
-        if self.session.is_listing and is_row and len(message.params) > 2:
-            self.listing += [message] if len(self.listing) < MAX_LISTED else []
+        listing = self.listing
+        if listing.word and not listing.is_done and is_row and len(message.params) > 2:
+            listing.rows += [message] if len(listing.rows) < MAX_LISTED else []
             return
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
@@ -2077,8 +2101,10 @@ class History:
         """Return the first request for a target, which may have been renamed since."""
         folded = protocol.casefold(target)
         for request in self.requests:
-            renamed = request.conversation.folded if request.conversation is not None else ""
-            if not request.batch and folded in (request.folded, renamed):
+            names = [request.folded]
+            if request.conversation is not None:
+                names.append(request.conversation.folded)
+            if not request.batch and folded in names:
                 return request
         return None
 
@@ -2137,6 +2163,7 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 def _give_up(chat: Chat, request: Request) -> None:
     """Stop waiting for an answer that is overdue: it proves nothing."""
     is_page = request.purpose not in (TYPED, TARGETS, SEARCHED)
+    _mark_gap(chat, request)
     if request.batch:  # the rest of it may still come
         request.purpose, request.deadline = UNASKED, math.inf
     else:
@@ -2193,6 +2220,10 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     if purpose == TYPED or (new and purpose not in _ABOVE):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
     chat.outcome.changes += changes
+    quoted = {entry.msgid for entry in new if entry.msgid}
+    replies = [entry for entry in conversation.entries if entry.reply_to in quoted]
+    if replies:
+        chat.change(CHANGED, conversation, replies)
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
         conversation.has_older = request.is_full
     if purpose == MISSED:
@@ -2310,7 +2341,8 @@ def _age(result: Result) -> Tuple[float, int, str]:
 
 def _search(chat: Chat, lookup: Lookup) -> None:
     """Search what is loaded, and ask the server to search what it keeps, if it can."""
-    if len(lookup.words.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
+    letters = "".join(map(_fold, lookup.words))  # without accents
+    if len(letters.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
         lookup.note, lookup.is_done = "Write at least two letters", True
         return chat.change(RESULTS)
     lookup.add(_find_loaded(chat, lookup.words))
@@ -2398,11 +2430,20 @@ def _close_gap(chat: Chat, request: Request, conversation: Conversation, below: 
         return
     if len(conversation.entries) < MAX_ENTRIES:
         ends = "msgid=" + last, "msgid=" + below.msgid
-        _ask(chat, BETWEEN, conversation, "BETWEEN", *ends).before = below
+        request = _ask(chat, BETWEEN, conversation, "BETWEEN", *ends)
+        request.before = below
     else:
-        when = chat.time_of(request.messages[-1])
-        line = Line(FROM_SYSTEM, when, "[SYSTEM]:", "Too many messages to load: some are missing.")
-        index = conversation.index(below)
+        request.purpose = BETWEEN
+        _mark_gap(chat, request)
+
+
+def _mark_gap(chat: Chat, request: Request) -> None:
+    """Say where messages are missing, if a page of BETWEEN does not come."""
+    conversation, below = request.conversation, request.before
+    index = conversation.index(below) if conversation is not None and below is not None else 0
+    if request.purpose == BETWEEN and conversation is not None and index > 0:
+        when = conversation.entries[index - 1].line.when
+        line = Line(FROM_SYSTEM, when, "[SYSTEM]:", "Messages are missing here.")
         chat.outcome.changes += conversation.insert(index, [chat.new_entry(line)])
 
 
@@ -2574,6 +2615,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.membership = OUTSIDE
     chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
+    _approach(chat, channel, can_ask=False)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
@@ -2631,8 +2673,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
         member = conversation.members.get(old)
         if member is not None:
             _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
-        elif chat.find(new) is None:
+        elif conversation.name != new and chat.find(new) in (None, conversation):
             conversation.rename(new)
+            chat.outbox.rename(old, new)
             chat.change(HEADER, conversation)
             chat.change(SIDEBAR)
     if protocol.casefold(chat.correspondent) == old:
@@ -2750,9 +2793,11 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
     chat.resume_paste(message.text)
-    if message.text == "listing":
-        chat.session.is_listing = False
+    if message.text == chat.listing.word != "":
+        chat.listing.is_done = True
         chat.change(LISTING)
+    elif message.text.startswith("listing-"):
+        chat.listing.rows = []  # the answer to an earlier request
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -3249,7 +3294,7 @@ class Settings:
         if address in self.pins or network == protocol.DEFAULT_NETWORK:
             return self.pins.get(address) or default
         for known, name in self.networks.items():
-            if looks(name) == looks(network) and self.pins.get(known):
+            if looks(name) == looks(network) != "" and self.pins.get(known):
                 return self.pins[known]
         return default
 
@@ -3274,9 +3319,10 @@ def _merge(theirs: Any, before: Any, mine: Any) -> Any:
     """Return `theirs` with the changes from `before` to `mine`, in lists and dicts by item."""
     if mine == before:
         return theirs
-    if isinstance(mine, dict):
-        get = theirs.get
-        return {**theirs, **{k: _merge(get(k, v), before.get(k), v) for k, v in mine.items()}}
+    if isinstance(mine, dict):  # None: it is not there
+        keys = {**theirs, **mine}
+        merged = {k: _merge(theirs.get(k), before.get(k), mine.get(k)) for k in keys}
+        return {k: value for k, value in merged.items() if value is not None}
     if isinstance(mine, list):
         kept = [item for item in mine if item in theirs or item not in before]
         return kept + [item for item in theirs if item not in before and item not in mine]
@@ -4131,6 +4177,8 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
+        # As wide as their canvas, which keeps those in view: one for each size of the window.
+        self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
@@ -4220,7 +4268,8 @@ class Look:
     ) -> Any:
         """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
-        return self._picture(draw_box, width, height, radius, fill, outline, thickness)
+        picture = self._wide_picture if width > self.dp(100) else self._picture
+        return picture(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
         """Return the picture of an icon, with a dot of another colour at its corner."""
@@ -4481,6 +4530,7 @@ class Drawing:
         self._look, self._surface, self._paint = look, surface, paint
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
+        self._pictures: List[Any] = []  # in view
         self._is_at = [False, False]  # the mouse and the keyboard, at a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
@@ -4589,6 +4639,7 @@ class Drawing:
 
     def _picture(self, x: int, picture: Any, dy: int, anchor: "Anchor") -> None:
         y = self.middle + self._look.dp(dy)
+        self._pictures.append(picture)
         self.canvas.create_image(x, y, image=picture, anchor=anchor)
 
     def _text(self, x: int, text: str, color: str, font: str, dy: int, anchor: "Anchor") -> int:
@@ -4607,6 +4658,7 @@ class Drawing:
         self._redraw_id = ""
         if self.canvas.winfo_exists():
             self.canvas.delete("all")
+            self._pictures.clear()
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
@@ -5096,7 +5148,7 @@ class Composer(TextBox):
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
-    def remember(self, text: str) -> None:
+    def _remember(self, text: str) -> None:
         """Offer a text to Up."""
         if text.strip() and text not in self._history[-1:]:
             self._history.append(text)
@@ -5162,7 +5214,10 @@ class Composer(TextBox):
             if self._command:
                 self._ask_password("")
             self.set("")
-            self.give_back(self._submit(text))
+            rest = self._submit(text)
+            if not rest and not is_secret(text):
+                self._remember(text)
+            self.give_back(rest)
         return "break"
 
     def _on_button(self) -> None:
@@ -5320,6 +5375,7 @@ class Sheet:
     ) -> None:
         px, (title, text, hint) = look.px, words
         self._rows, self._closed = rows, closed
+        self._seen: Optional[str] = None  # the words that the rows in view are for
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(3, weight=1)
@@ -5372,7 +5428,10 @@ class Sheet:
         """Show the rows as they are now."""
         rows = self._rows(self.words)
         keys = [row.key for row in rows if row.key is not None]
-        self.list.show(rows, keys[0] if keys and self.field else None)
+        is_kept = self._seen == self.words and self.list.selected in keys
+        self._seen = self.words
+        first = keys[0] if keys and self.field else None
+        self.list.show(rows, self.list.selected if is_kept else first)
         self.list.move(0)  # rows that have come late are chosen by Enter, too
 
     def _move(self, step: int, event: "TkEvent") -> str:
@@ -5464,6 +5523,8 @@ def render(
     words, end = " " + line.text, 0
     rooms = [match.span() for match in _ROOM.finditer(words)]
     for start, stop in [*sorted(find_links(words) + rooms), (len(words), len(words))]:
+        if start < end:
+            continue  # a part of a link that looks like a room
         for index, part in enumerate(pattern.split(words[end:start])):
             parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
         place = ("room",) if (start, stop) in rooms else ()
@@ -5621,7 +5682,7 @@ class Transcript:
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
         entries = self.conversation.shown
-        top = None if self.at_end else self.entry_at("@0,0")
+        top = self._top()
         first = entries.index(top) if top in entries else len(entries) - self.PAGE
         self.text.delete("1.0", "end")
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
@@ -5724,7 +5785,7 @@ class Transcript:
     def _editing(self) -> Iterator[None]:
         """Make the text editable; afterwards, restore the view: the end, or where it was."""
         self._notice_scroll()
-        top = None if self.at_end else self.entry_at("@0,0")
+        top = self._top()
         y = self._y(top) if top else 0
         self.text.configure(state="normal")
         yield
@@ -5747,6 +5808,12 @@ class Transcript:
         """Return the entry at an index of the text."""
         ids = [int(tag[1:]) for tag in self.text.tag_names(index) if tag[1:].isdigit()]
         return next((entry for entry in self._entries if entry.id in ids), None)
+
+    def _top(self) -> Optional[Entry]:
+        """Return the first entry in view that is not being hidden; None at the end."""
+        top = None if self.at_end else self.entry_at("@0,0")
+        below = self._entries[self._entries.index(top) :] if top is not None else []
+        return next(filter(self._is_shown, below), None)
 
     def is_in_view(self, entry: Entry) -> bool:
         """Return True if the line of an entry is in view, at least its beginning."""
@@ -6100,7 +6167,8 @@ class ConnectView:
         if found != self.found:
             self.found = found
             for address, server in found.items():
-                self._window.settings.learn(address, server.network)
+                if not self._window.settings.pins.get(address):  # anybody can send an answer
+                    self._window.settings.learn(address, server.network)
             self._refresh()
         is_open = self._chosen or self.fields[SERVER].master.winfo_manager()
         if len(found) == 1 and not is_open and now > self._first_look + CHOICE_TIME:
@@ -6325,7 +6393,7 @@ class Sidebar:
 
     def _row(self, conversation: Conversation) -> Row:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
-        unread = 0 if conversation.level == NONE else conversation.unread
+        unread = conversation.news
         is_bright = conversation is chat.current or unread
 
         def paint(row: Drawing) -> None:
@@ -6542,8 +6610,6 @@ class ChatView:
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
-            if not rest and not is_secret(text):
-                self.composer.remember(text)
         return rest
 
     def select(self, conversation: Optional[Conversation]) -> None:
@@ -6735,7 +6801,7 @@ class ChatView:
         set_floating(self.pill, not self.transcript.at_end, relx=0.5, rely=1, y=y, anchor="s")
 
     def _show_menu_button(self) -> None:
-        is_unread = any(c.unread and c.level != NONE for c in self._window.chat.conversations)
+        is_unread = any(c.news for c in self._window.chat.conversations)
         icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
         self.menu_button.configure(image=icon)
 
@@ -6952,7 +7018,7 @@ class Menus:
         """Open the menu of conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
-            unread = "   (%d)" % conversation.unread if conversation.unread else ""
+            unread = "   (%d)" % conversation.news if conversation.news else ""
             action = functools.partial(view.select, conversation)
             entries.append((conversation.name + unread, action))
         entries += [None, ("Go to…", self._window.questions.go_to, "Ctrl+K")]
@@ -7171,8 +7237,10 @@ class Questions:
         do, chat = self._window.do, self._window.chat
 
         def rows(words: str) -> List[Row]:
-            none = "Asking the server…" if chat.session.is_listing else "Nobody is banned or muted."
-            return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
+            listing = chat.listing
+            none = "Asking the server…" if listing.word else _NOT_CONNECTED
+            none = "Nobody is banned or muted." if listing.is_done else none
+            return list(map(lifting_row, listing.rows)) or [text_row(None, none)]
 
         do(chat.request, *params)
         text = "Choose one to lift it."
@@ -7351,11 +7419,11 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
     known = [
         (c.name, str(len(c.members)), c.topic) for c in chat.conversations if c.kind == CHANNEL
     ]
-    listed = [message.params[1:4] for message in chat.listing if len(message.params) == 4]
+    listed = [message.params[1:4] for message in chat.listing.rows if len(message.params) == 4]
     rooms = {protocol.casefold(room[0]): room for room in [*known, *listed]}
     if "#" in signs:
         found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
-        found.sort(key=lambda room: -int("0" + room[1][:9]))
+        found.sort(key=lambda room: -int(room[1][:9]) if room[1].isdecimal() else 0)
         joined = {c.folded for c in chat.conversations if not c.is_outside}
         rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
     if "@" in signs:
@@ -7743,10 +7811,11 @@ class Window:
                 words = "This is not your own server" + (at and ": that is at " + at)
                 self.do(self.chat.inform, words + ".")
 
-        if self.host is not None and self._own_host is self.host:
-            return action()
         try:
-            self._status, self._as_owner = Host("", "--status"), done
+            if self.host is None or self._own_host is not self.host:
+                self._status, self._as_owner = Host("", "--status"), done
+            else:
+                action()
         except OSError as error:
             if is_asked:
                 self.do(self.chat.inform, str(error))

@@ -379,7 +379,7 @@ def operator(studio, *commands):
             alice.choose(command[5:])
         else:
             alice.open_menu(command)
-    studio.desktop.pump(lambda: not alice.window.chat.session.is_listing)
+    studio.desktop.pump(lambda: alice.window.chat.listing.is_done)
 
 
 def narrow(studio, action):

@@ -139,6 +139,24 @@ def test_focus_leaves_a_column_that_goes(alice, desktop, name):
     desktop.pump(lambda: alice.has_focus(alice.box))
 
 
+def test_pictures_of_a_changing_width_are_few_and_stay_in_view(alice, desktop):
+    room, look = alice.chat_view.room, alice.window.look
+    room.canvas.focus_force()
+    desktop.pump(lambda: room.canvas.find_all() and room._is_at[1])
+    desktop.update()
+    before = len(alice.root.tk.call("image", "names"))
+    (ring,) = [
+        name
+        for name in (room.canvas.itemcget(n, "image") for n in room.canvas.find_withtag("all")
+                     if room.canvas.type(n) == "image")
+        if int(alice.root.tk.call("image", "width", name)) > 300
+    ]  # fmt: skip
+    for width in range(300, 500):
+        look.box(width, 40, 8, "hover")
+    names = alice.root.tk.call("image", "names")
+    assert len(names) < before + 40 and ring in map(str, names)
+
+
 def test_transcript_shows_that_it_has_the_focus(alice, desktop):
     alice.press("Shift-Tab", alice.box)
     assert alice.has_focus(alice.text)
