@@ -1297,7 +1297,7 @@ class Listing:
     """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
 
     def __init__(self, word: str = "") -> None:
-        self.word = word  # "" if there was no connection, or not for long enough
+        self.word = word  # "" without a connection
         self.rows: List[Message] = []
         self.is_done = False
 
