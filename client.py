@@ -969,6 +969,11 @@ class Conversation:
         return [entry for entry in self.entries if not entry.event]
 
     @property
+    def news(self) -> int:
+        """The number of unread entries that the user wants to hear of."""
+        return 0 if self.level == NONE else self.unread
+
+    @property
     def is_outside(self) -> bool:
         """True for a channel that the user has to join to write there."""
         return self.kind == CHANNEL and self.membership == OUTSIDE
@@ -1284,6 +1289,13 @@ class Outbox:
         failed = (i for i in self.items if i.entry is entry and entry.delivery in FAILED)
         return next(failed, None)
 
+    def rename(self, folded: str, name: str) -> None:
+        """Address what waits for a user, or has failed, to their new name."""
+        for item in self.items:
+            if item.folded == folded and item.entry.delivery in (QUEUED, *FAILED):
+                item.message = item.message._replace(params=(name, *item.message.params[1:]))
+                item.folded = protocol.casefold(name)
+
     def forget(self, folded: str) -> None:
         """Remove all messages to a channel that was left, except those in flight."""
         kept = [i for i in self.items if i.folded != folded or i.entry.delivery == IN_FLIGHT]
@@ -1307,7 +1319,6 @@ class Session:
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
         self.is_operator = False  # of the server
-        self.lists_due = 0  # answers to Chat.request that have not come
         self.has_account = False  # the user is logged in
 
     @property
@@ -1330,6 +1341,15 @@ class Session:
         """Return the number of messages of history to ask for at once."""
         limit = self.tokens.get("CHATHISTORY", "")[:9]
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
+
+
+class Listing:
+    """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
+
+    def __init__(self, word: str = "") -> None:
+        self.word = word  # "" without a connection
+        self.rows: List[Message] = []
+        self.is_done = False
 
 
 # Chat
@@ -1395,7 +1415,7 @@ class Chat:
         # conversation in view, by the word of the PONG that follows the answer:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
-        self.listing: List[Message] = []  # the answer to the last `request`
+        self.listing = Listing()  # the answer to the last `request`
         self.requested: Sequence[str] = ()  # by it
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
@@ -1409,9 +1429,9 @@ class Chat:
     @property
     def title(self) -> str:
         """The window's title: what is new, state, nickname and server."""
-        counted = [c for c in self.conversations if c.level != NONE]
-        unread = sum(c.unread for c in counted)
-        news = "(%d%s) " % (unread, "!" if any(c.mentions for c in counted) else "")
+        unread = sum(c.news for c in self.conversations)
+        is_named = any(c.news and c.mentions for c in self.conversations)
+        news = "(%d%s) " % (unread, "!" if is_named else "")
         text = "%s — %s" % (self.status, self.console.name)
         if self.state == CONNECTING:
             text = "Connecting to %s…" % self.console.name
@@ -1493,7 +1513,7 @@ class Chat:
 
     def next_unread(self) -> Optional[Conversation]:
         """Return a conversation with something new, preferably with a mention."""
-        unread = [c for c in self.conversations if c.unread and c is not self.current]
+        unread = [c for c in self.conversations if c.news and c is not self.current]
         return max(unread, key=lambda c: bool(c.mentions)) if unread else None
 
     def neighbour(self, step: int) -> Conversation:
@@ -1741,13 +1761,13 @@ class Chat:
 
     def request(self, *params: str) -> None:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
-        self.listing, self.requested = [], params
+        self.listing, self.requested = Listing(), params
         if self.session.is_settled:
-            self.session.lists_due += 1
+            self.listing.word = "listing-%d" % next(self._numbers)
             if params == _BANS:  # what comes tells who is muted
                 self.muted.clear()
             self.send_command(*params)
-            self.send_command("PING", "listing")
+            self.send_command("PING", self.listing.word)
 
     def search(self, words: str) -> None:
         """Search all conversations: what is loaded, and what the server keeps if it can."""
@@ -1851,10 +1871,12 @@ class Chat:
         self._give_back(list(self._pastes))
         for request in self.history.requests:
             _finish(self, request.lookup, _LOADED % "the connection was lost")
+            _mark_gap(self, request)
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
-        self.session.is_settled = False
+        self.session.is_settled, self.listing = False, Listing()
+        self.change(LISTING)
         for conversation in self.conversations:
             if conversation.members:
                 self.change(MEMBERS, conversation)
@@ -1876,8 +1898,9 @@ class Chat:
         self._note_refusal(message)
         self._note_mute(message)
         is_row = message.command in ("322", "367") or message.params[:1] == ("BANS",)
-        if self.session.lists_due and is_row and len(message.params) > 2:
-            self.listing += [message] if len(self.listing) < MAX_LISTED else []
+        listing = self.listing
+        if listing.word and not listing.is_done and is_row and len(message.params) > 2:
+            listing.rows += [message] if len(listing.rows) < MAX_LISTED else []
             return
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
@@ -2195,8 +2218,10 @@ class History:
         """Return the first request for a target, which may have been renamed since."""
         folded = protocol.casefold(target)
         for request in self.requests:
-            renamed = request.conversation.folded if request.conversation is not None else ""
-            if not request.batch and folded in (request.folded, renamed):
+            names = [request.folded]
+            if request.conversation is not None:
+                names.append(request.conversation.folded)
+            if not request.batch and folded in names:
                 return request
         return None
 
@@ -2255,6 +2280,7 @@ def _catch_up_with(chat: Chat, nickname: str) -> None:
 def _give_up(chat: Chat, request: Request) -> None:
     """Stop waiting for an answer that is overdue: it proves nothing."""
     is_page = request.purpose not in (TYPED, TARGETS, SEARCHED)
+    _mark_gap(chat, request)
     if request.batch:  # the rest of it may still come
         request.purpose, request.deadline = UNASKED, math.inf
     else:
@@ -2311,6 +2337,10 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     if purpose == TYPED or (new and purpose not in _ABOVE):
         chat.change(RECALLED, conversation, page if purpose == TYPED else new)
     chat.outcome.changes += changes
+    quoted = {entry.msgid for entry in new if entry.msgid}
+    replies = [entry for entry in conversation.entries if entry.reply_to in quoted]
+    if replies:
+        chat.change(CHANGED, conversation, replies)
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
         conversation.has_older = request.is_full
     if purpose == MISSED:
@@ -2429,7 +2459,8 @@ def _age(result: Result) -> Tuple[float, int, str]:
 
 def _search(chat: Chat, lookup: Lookup) -> None:
     """Search what is loaded, and ask the server to search what it keeps, if it can."""
-    if len(lookup.words.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
+    letters = "".join(map(_fold, lookup.words))  # without accents
+    if len(letters.encode("utf-8")) < 2:  # a letter of Chinese, which is longer, is a word
         lookup.note, lookup.is_done = "Write at least two letters", True
         return chat.change(RESULTS)
     lookup.add(_find_loaded(chat, lookup.words))
@@ -2518,11 +2549,20 @@ def _close_gap(chat: Chat, request: Request, conversation: Conversation, below: 
         return
     if len(conversation.entries) < MAX_ENTRIES:
         ends = "msgid=" + last, "msgid=" + below.msgid
-        _ask(chat, BETWEEN, conversation, "BETWEEN", *ends).before = below
+        request = _ask(chat, BETWEEN, conversation, "BETWEEN", *ends)
+        request.before = below
     else:
-        when = chat.time_of(request.messages[-1])
-        line = Line(FROM_SYSTEM, when, "[SYSTEM]:", "Too many messages to load: some are missing.")
-        index = conversation.index(below)
+        request.purpose = BETWEEN
+        _mark_gap(chat, request)
+
+
+def _mark_gap(chat: Chat, request: Request) -> None:
+    """Say where messages are missing, if a page of BETWEEN does not come."""
+    conversation, below = request.conversation, request.before
+    index = conversation.index(below) if conversation is not None and below is not None else 0
+    if request.purpose == BETWEEN and conversation is not None and index > 0:
+        when = conversation.entries[index - 1].line.when
+        line = Line(FROM_SYSTEM, when, "[SYSTEM]:", "Messages are missing here.")
         chat.outcome.changes += conversation.insert(index, [chat.new_entry(line)])
 
 
@@ -2695,6 +2735,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.is_banned = message.command == "474"
     chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
+    _approach(chat, channel, can_ask=False)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
@@ -2754,8 +2795,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
         member = conversation.members.get(old)
         if member is not None:
             _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
-        elif chat.find(new) is None:
+        elif conversation.name != new and chat.find(new) in (None, conversation):
             conversation.rename(new)
+            chat.outbox.rename(old, new)
             chat.change(HEADER, conversation)
             chat.change(SIDEBAR)
     if protocol.casefold(chat.correspondent) == old:
@@ -2879,12 +2921,11 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
     chat.resume_paste(message.text)
-    if message.text == "listing":
-        chat.session.lists_due -= chat.session.lists_due > 0
-        if chat.session.lists_due:
-            chat.listing = []  # it was of an earlier request
-        else:
-            chat.change(LISTING)
+    if message.text == chat.listing.word != "":
+        chat.listing.is_done = True
+        chat.change(LISTING)
+    elif message.text.startswith("listing-"):
+        chat.listing.rows = []  # the answer to an earlier request
     word, _, number = message.text.partition("-")
     if word == "sent" and number.isdecimal():
         for item in chat.outbox.having(IN_FLIGHT):
@@ -3407,7 +3448,7 @@ class Settings:
         if address in self.pins or network == protocol.DEFAULT_NETWORK:
             return self.pins.get(address) or default
         for known, name in self.networks.items():
-            if looks(name) == looks(network) and self.pins.get(known):
+            if looks(name) == looks(network) != "" and self.pins.get(known):
                 return self.pins[known]
         return default
 
@@ -3438,9 +3479,10 @@ def _merge(theirs: Any, before: Any, mine: Any) -> Any:
     """Return `theirs` with the changes from `before` to `mine`, in lists and dicts by item."""
     if mine == before:
         return theirs
-    if isinstance(mine, dict):
-        get = theirs.get
-        return {**theirs, **{k: _merge(get(k, v), before.get(k), v) for k, v in mine.items()}}
+    if isinstance(mine, dict):  # None: it is not there
+        keys = {**theirs, **mine}
+        merged = {k: _merge(theirs.get(k), before.get(k), mine.get(k)) for k in keys}
+        return {k: value for k, value in merged.items() if value is not None}
     if isinstance(mine, list):
         old = before or []
         kept = [item for item in mine if item in theirs or item not in old]
@@ -3694,7 +3736,7 @@ class Host:
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
         self.network, self.secret = network, secret
-        self.port = 0  # once it accepts connections
+        self.bound, self.port = "", 0  # once it accepts connections
         self.was_joined = False
         self.is_copied = self.is_dismissed = False  # of the invitation
         self.address = ""  # at which others reach it
@@ -3727,8 +3769,8 @@ class Host:
             self.last_line = line or self.last_line
             said, _, address = line.partition("[SERVER] ")[2].partition(": ")
             if not self.port:
-                found = re.match(r"\[SERVER\] Running on .*:(\d+)", line)
-                self.port = int(found.group(1)) if found else 0
+                found = re.match(r"\[SERVER\] Running on \[?(.*?)\]?:(\d{1,5})\Z", line)
+                self.bound, self.port = (found.group(1), int(found.group(2))) if found else ("", 0)
             elif said == "Tell people":
                 self.address = self.address or address
             else:
@@ -3739,6 +3781,12 @@ class Host:
     def server(self) -> str:
         """The address at which this computer reaches it."""
         return short_address("127.0.0.1:%d" % self.port)
+
+    def is_at(self, address: str) -> bool:
+        """Return True if none but this server can be at an address."""
+        host, port = parse_server(address) if address else ("", 0)
+        is_at = {"0.0.0.0": ":" not in host, "::": True}.get(self.bound, host == self.bound)
+        return port == self.port and is_at and is_own(host)
 
     @property
     def invitation(self) -> str:
@@ -4286,6 +4334,8 @@ class Look:
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
         self.shades = Shades()
+        # As wide as their canvas, which keeps those in view: one for each size of the window.
+        self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
         self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
@@ -4375,7 +4425,8 @@ class Look:
     ) -> Any:
         """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
-        return self._picture(draw_box, width, height, radius, fill, outline, thickness)
+        picture = self._wide_picture if width > self.dp(100) else self._picture
+        return picture(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
         """Return the picture of an icon, with a dot of another colour at its corner."""
@@ -4641,6 +4692,7 @@ class Drawing:
         self._look, self._surface, self._paint = look, surface, paint
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
+        self._pictures: List[Any] = []  # in view
         self._is_at = [False, False]  # the mouse and the keyboard, at a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
@@ -4749,6 +4801,7 @@ class Drawing:
 
     def _picture(self, x: int, picture: Any, dy: int, anchor: "Anchor") -> None:
         y = self.middle + self._look.dp(dy)
+        self._pictures.append(picture)
         self.canvas.create_image(x, y, image=picture, anchor=anchor)
 
     def _text(self, x: int, text: str, color: str, font: str, dy: int, anchor: "Anchor") -> int:
@@ -4767,6 +4820,7 @@ class Drawing:
         self._redraw_id = ""
         if self.canvas.winfo_exists():
             self.canvas.delete("all")
+            self._pictures.clear()
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
@@ -5270,7 +5324,7 @@ class Composer(TextBox):
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
-    def remember(self, text: str) -> None:
+    def _remember(self, text: str) -> None:
         """Offer a text to Up."""
         if text.strip() and text not in self._history[-1:]:
             self._history.append(text)
@@ -5370,7 +5424,10 @@ class Composer(TextBox):
             self.text.bell()
         elif not self._rewrite():  # else the user sees first what it has become
             self.set("")
-            self.give_back(self._submit(text))
+            rest = self._submit(text)
+            if not rest and not is_secret(text):
+                self._remember(text)
+            self.give_back(rest)
             if not self.get():
                 self.take_back()
         return "break"
@@ -5554,6 +5611,7 @@ class Sheet:
     ) -> None:
         px, (title, text, hint) = look.px, words
         self._rows, self._closed = rows, closed
+        self._seen: Optional[str] = None  # the words that the rows in view are for
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(3, weight=1)
@@ -5606,7 +5664,10 @@ class Sheet:
         """Show the rows as they are now."""
         rows = self._rows(self.words)
         keys = [row.key for row in rows if row.key is not None]
-        self.list.show(rows, keys[0] if keys and self.field else None)
+        is_kept = self._seen == self.words and self.list.selected in keys
+        self._seen = self.words
+        first = keys[0] if keys and self.field else None
+        self.list.show(rows, self.list.selected if is_kept else first)
         self.list.move(0)  # rows that have come late are chosen by Enter, too
 
     def _move(self, step: int, event: "TkEvent") -> str:
@@ -5704,6 +5765,8 @@ def render(
     words, end = " " + line.text, 0
     rooms = [match.span() for match in _ROOM.finditer(words)]
     for start, stop in [*sorted(find_links(words) + rooms), (len(words), len(words))]:
+        if start < end:
+            continue  # a part of a link that looks like a room
         for index, part in enumerate(pattern.split(words[end:start])):
             parts += [part, (*tags, "name") if index % 2 else tags]  # the nickname in bold
         place = ("room",) if (start, stop) in rooms else ()
@@ -5861,7 +5924,7 @@ class Transcript:
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
         entries = self.conversation.shown
-        top = None if self.at_end else self.entry_at("@0,0")
+        top = self._top()
         first = entries.index(top) if top in entries else len(entries) - self.PAGE
         self.text.delete("1.0", "end")
         tags = [tag for tag in self.text.tag_names() if tag[1:].isdigit()]
@@ -5967,7 +6030,7 @@ class Transcript:
     def _editing(self) -> Iterator[None]:
         """Make the text editable; afterwards, restore the view: the end, or where it was."""
         self._notice_scroll()
-        top = None if self.at_end else self.entry_at("@0,0")
+        top = self._top()
         y = self._y(top) if top else 0
         self.text.configure(state="normal")
         yield
@@ -5990,6 +6053,12 @@ class Transcript:
         """Return the entry at an index of the text."""
         ids = [int(tag[1:]) for tag in self.text.tag_names(index) if tag[1:].isdigit()]
         return next((entry for entry in self._entries if entry.id in ids), None)
+
+    def _top(self) -> Optional[Entry]:
+        """Return the first entry in view that is not being hidden; None at the end."""
+        top = None if self.at_end else self.entry_at("@0,0")
+        below = self._entries[self._entries.index(top) :] if top is not None else []
+        return next(filter(self._is_shown, below), None)
 
     def is_in_view(self, entry: Entry) -> bool:
         """Return True if the line of an entry is in view, at least its beginning."""
@@ -6383,7 +6452,8 @@ class ConnectView:
         if found != self.found:
             self.found = found
             for address, server in found.items():
-                self._window.settings.learn(address, server.network)
+                if not self._window.settings.pins.get(address):  # anybody can send an answer
+                    self._window.settings.learn(address, server.network)
             self._refresh()
         is_open = self._chosen or self.fields[SERVER].master.winfo_manager()
         if len(found) == 1 and not is_open and now > self._first_look + CHOICE_TIME:
@@ -6624,7 +6694,7 @@ class Sidebar:
 
     def _row(self, conversation: Conversation) -> Row:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
-        unread = 0 if conversation.level == NONE else conversation.unread
+        unread = conversation.news
         is_bright = conversation is chat.current or unread
 
         def paint(row: Drawing) -> None:
@@ -6848,8 +6918,6 @@ class ChatView:
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
-            if not rest and not is_secret(text):
-                self.composer.remember(text)
         return rest
 
     def select(self, conversation: Optional[Conversation]) -> None:
@@ -7063,7 +7131,7 @@ class ChatView:
         self.transcript.covered = self.pill.winfo_reqheight() - y if is_shown else 0
 
     def _show_menu_button(self) -> None:
-        is_unread = any(c.unread and c.level != NONE for c in self._window.chat.conversations)
+        is_unread = any(c.news for c in self._window.chat.conversations)
         icon = self._look.icon("menu", dot="mention_badge" if is_unread else "")
         self.menu_button.configure(image=icon)
 
@@ -7209,8 +7277,6 @@ def copy_text(root: "tk.Tk", text: str) -> None:
     root.clipboard_append(text)
 
 
-NOT_HOST = "This chat was not started by you, or with another data folder. Ask its host."
-
 # Where a menu opens: at it, or at the row in use
 Spot = Union["TkEvent", "tk.Misc", RowList, Transcript]
 
@@ -7322,7 +7388,7 @@ class Menus:
         """Open the menu of conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
-            unread = "   (%d)" % conversation.unread if conversation.unread else ""
+            unread = "   (%d)" % conversation.news if conversation.news else ""
             action = functools.partial(view.select, conversation)
             mark = "✓ " if conversation is self._window.chat.current else "    "
             entries.append((mark + conversation.name + unread, action))
@@ -7354,9 +7420,7 @@ class Menus:
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
         if window.is_at_home:
-            end = functools.partial(window.as_host, window.end_chat, NOT_HOST)
-            ask_end = functools.partial(questions.ask_end, end)
-            hosting = ("End the chat on this computer…", ask_end)
+            hosting = ("End the chat on this computer…", lambda: questions.ask_end(window.end_chat))
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7387,7 +7451,7 @@ class Menus:
             announce = functools.partial(window.chat_view.composer.begin, "/announce ")
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
-        operate = functools.partial(window.as_host, window.operate, NOT_HOST)
+        operate = window.operate
         return [None, ("Become the operator", operate)] if window.is_at_home else []
 
     def open_text(self, event: "TkEvent") -> None:
@@ -7589,8 +7653,10 @@ class Questions:
         do, chat = self._window.do, self._window.chat
 
         def rows(words: str) -> List[Row]:
-            none = "Asking the server…" if chat.session.lists_due else "Nobody is banned or muted."
-            return list(map(lifting_row, chat.listing)) or [text_row(None, none)]
+            listing = chat.listing
+            none = "Asking the server…" if listing.word else _NOT_CONNECTED
+            none = "Nobody is banned or muted." if listing.is_done else none
+            return list(map(lifting_row, listing.rows)) or [text_row(None, none)]
 
         do(chat.request, *params)
         title = "Bans from %s" % params[1] if params[1:] else "Bans and mutes"
@@ -7779,11 +7845,11 @@ def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
     known = [
         (c.name, str(len(c.members)), c.topic) for c in chat.conversations if c.kind == CHANNEL
     ]
-    listed = [message.params[1:4] for message in chat.listing if len(message.params) == 4]
+    listed = [message.params[1:4] for message in chat.listing.rows if len(message.params) == 4]
     rooms = {protocol.casefold(room[0]): room for room in [*known, *listed]}
     if "#" in signs:
         found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
-        found.sort(key=lambda room: -int("0" + room[1][:9]))
+        found.sort(key=lambda room: -int(room[1][:9]) if room[1].isdecimal() else 0)
         joined = {c.folded for c in chat.conversations if not c.is_outside}
         rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
     if "@" in signs:
@@ -7895,8 +7961,8 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.host: Optional[Host] = None  # started from this window
-        self._status: Optional[Host] = None  # asked if the user hosts the chat that was joined
-        self._for_host: Tuple[Action, str] = (self.operate, "")  # run if so; words if not
+        self._status: Optional[Host] = None  # asked where the user's own server is
+        self._as_owner: Optional[Action] = None  # to be done if that is the one that was joined
         self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
@@ -8076,9 +8142,7 @@ class Window:
         self.connect_view.submit()
 
     def _disconnect(self, wait: float = 0.0) -> None:
-        if self._chore is not None:
-            self._chore.secret = ""  # no other server gets to see it
-        self._status = None
+        self._forget_owner()
         if self._connection is not None:
             self._connection.close(wait, self._farewell)
             self._connection = None
@@ -8100,11 +8164,12 @@ class Window:
 
     @property
     def _own_host(self) -> Optional[Host]:
-        """The server of the chat, to which the user invites others."""
-        host = self.host or self._status
-        if host is None or not self.is_at_home:
-            return None
-        return host if host.port == parse_server(self.chat.address)[1] else None
+        """The server of the user's own data folder, if it is the one that was joined.
+
+        No other server may see a secret of it, or is ended.
+        """
+        hosts = (host for host in (self.host, self._status) if host is not None)
+        return next((host for host in hosts if host.is_at(self.chat.address)), None)
 
     @property
     def _is_hosting(self) -> bool:
@@ -8143,7 +8208,7 @@ class Window:
     def invite(self) -> None:
         """Show how others join."""
         host = self._own_host
-        if host is not None and host.was_joined:
+        if host is not None:
             host.is_dismissed = host.is_copied = False
             self.show_bars()
             self.chat_view.invitation.buttons[0].focus_set()
@@ -8151,39 +8216,55 @@ class Window:
             address = "" if self.is_at_home else self.chat.address
             self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
 
-    def as_host(self, action: Action, refusal: str = "") -> None:
-        """Run an action if the user's own server is that of the chat; else show a refusal."""
-        host = self._own_host
-        self._for_host = action, refusal
-        try:
-            if host is not None and host.was_joined and self._is_joined(host):
-                action()
-            else:
-                self._status = Host("", "--status")
-        except OSError as error:
-            if refusal:
-                self.do(self.chat.inform, str(error))
-
-    def _is_joined(self, host: Host) -> bool:
-        return self.is_at_home and host.port == parse_server(self.chat.address)[1]
-
-    def operate(self) -> None:
+    def operate(self, is_asked: bool = True) -> None:
         """Make the user an operator of the server on this computer.
 
         A command of the server gives its account for this a new password, which is used once
         and kept nowhere: only the owner of the server can run that command.
         """
         account = "--add-account=" + protocol.HOST_ACCOUNT
-        self._start_chore(account, "--oper", secret=secrets.token_urlsafe())
+        secret = secrets.token_urlsafe()
+        self._do_as_owner(lambda: self._start_chore(account, "--oper", secret=secret), is_asked)
 
     def _take_rights(self) -> None:
         """Become the operator of the chat that was joined, if the user hosts it."""
-        if self.is_at_home and (self.host is not None or self.settings.hosted):
-            self.as_host(self.operate)
+        self._forget_owner()
+        if self.settings.hosted and self.is_at_home:
+            self.operate(is_asked=False)
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
+        self._do_as_owner(self._stop_server)
+
+    def _stop_server(self) -> None:
         self._start_chore("--stop")
+
+    def _do_as_owner(self, action: Action, is_asked: bool = True) -> None:
+        """Do something to the server that was joined, if that is the user's own."""
+
+        def done() -> None:
+            if self._own_host is not None:
+                action()
+            elif is_asked and self._status is not None:
+                at = self._status.server if self._status.port else ""
+                words = "This is not your own server" + (at and ": that is at " + at)
+                self.do(self.chat.inform, words + ".")
+
+        try:
+            if self.host is None or self._own_host is not self.host:
+                self._status, self._as_owner = Host("", "--status"), done
+                self._status.is_dismissed = is_asked
+            else:
+                action()
+        except OSError as error:
+            if is_asked:
+                self.do(self.chat.inform, str(error))
+
+    def _forget_owner(self) -> None:
+        """Forget, with the connection, that its server is the user's own, and the secret for it."""
+        self._status = self._as_owner = None
+        if self._chore is not None and self._chore.secret:
+            self._chore = None
 
     def _start_chore(self, *options: str, secret: str = "") -> None:
         try:
@@ -8192,7 +8273,7 @@ class Window:
             self.do(self.chat.inform, str(error))
 
     def _end_both(self) -> None:
-        self.end_chat()
+        self._stop_server()
         self._end()
 
     def _stop_host(self) -> None:
@@ -8203,22 +8284,18 @@ class Window:
     def _look_at_hosts(self) -> None:
         """Join the server that was started once it runs, or show its end."""
         host, chore, status = self.host, self._chore, self._status
-        if status is not None and not status.was_joined and status.look():
-            (action, refusal), status.was_joined = self._for_host, self._is_joined(status)
-            status.network, status.is_dismissed = self.chat.console.name, bool(refusal)
-            self._status = status if status.was_joined else None
-            if status.was_joined:
-                action()
-            elif refusal:
-                self.do(self.chat.inform, refusal)
+        if status is not None and self._as_owner is not None and status.look():
+            status.network = self.chat.console.name
+            done, self._as_owner = self._as_owner, None
+            done()
         is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
         if chore is not None and is_ready and chore.look():
             self._chore = None
             if chore.process.returncode:
                 self.do(self.chat.inform, chore.last_line)
-            elif chore.secret:
+            elif chore.secret and self._own_host is not None:
                 self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
-            else:
+            elif not chore.secret:
                 network = self.chat.console.name
                 self.cancel()
                 self._show(self.connect_view)
@@ -8298,7 +8375,7 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
-            if self.host is not None:
+            if self.host is not None and self._own_host is self.host:
                 self.host.was_joined = True
             self._show(self.chat_view)
         news = (event for event in events if isinstance(event, Connected))
@@ -8369,7 +8446,7 @@ class Window:
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
         words, buttons = "", [("Close", self._dismiss_invitation)]
-        if host is not None and host.was_joined and not host.is_dismissed:
+        if host is not None and not host.is_dismissed:
             words = host.invitation
             if host.address:
                 label = "Copied" if host.is_copied else "Copy"

@@ -380,7 +380,7 @@ def operator(studio, *commands):
             alice.choose(command[5:])
         else:
             alice.open_menu(command)
-    studio.desktop.pump(lambda: not alice.window.chat.session.lists_due)
+    studio.desktop.pump(lambda: alice.window.chat.listing.is_done)
 
 
 def narrow(studio, action):

@@ -2541,3 +2541,97 @@ def test_answer_to_this_user_alone_is_known(alice, line, is_answer):
     assert alice.chat.current.entries[-1].is_answer == is_answer
     alice.type("/foo")
     assert alice.chat.current.entries[-1].is_answer
+
+
+# Lists that a sheet shows
+
+
+ROOMS = [":hub 322 alice #music 5 :All about music", ":hub 323 alice :End"]
+BANS = [":hub NOTE BANS BAN mallory 0 :mallory is banned"]
+
+
+def request(alice, *params):
+    """Ask for a list; return the line that ends the answer."""
+    alice.do(alice.chat.do(NOW, alice.chat.request, *params))
+    (ping,) = [line for line in alice.all_sent if line.startswith("PING ")]
+    return ":hub PONG hub :" + ping.split()[1].lstrip(":")
+
+
+def listed(alice):
+    return [message.params[1] for message in alice.chat.listing.rows]
+
+
+def test_answers_to_two_requests_are_kept_apart(alice):
+    alice.all_sent  # noqa: B018
+    ends = request(alice, "LIST"), request(alice, "BANS")
+    alice.hear(*ROOMS, ends[0])
+    assert (listed(alice), alice.chat.listing.is_done) == ([], False)
+    alice.hear(*BANS, ends[1])
+    assert (listed(alice), alice.chat.listing.is_done) == (["BAN"], True)
+
+
+def test_list_is_not_waited_for_after_the_connection_is_lost(alice):
+    alice.all_sent  # noqa: B018
+    end = request(alice, "BANS")
+    alice.changed()
+    alice.lose()
+    assert alice.changed(client.LISTING)
+    assert alice.chat.listing.word == "" and not alice.chat.listing.is_done
+    alice.join()
+    alice.hear(*BANS, end)
+    assert listed(alice) == []
+
+
+@pytest.mark.parametrize("people", ["lots", "", "-5", "\u00b2", "9" * 400])
+def test_number_that_a_server_invents_does_no_harm(alice, people):
+    alice.all_sent  # noqa: B018
+    end = request(alice, "LIST")
+    alice.hear(":hub 322 alice #x %s :Topic" % (people or ":"), ROOMS[0], end)
+    assert "#music" in [row.key for row in client.offer_names(alice.chat, "#", "")]
+    assert client.offer_names(alice.chat, "#", "mu")[0].key == "#music"
+
+
+# Names that change, and news
+
+
+@pytest.mark.parametrize("name", ["Bob", "robert"])
+def test_private_conversation_and_what_waits_there_follow_a_new_nickname(alice, name):
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.lose()
+    alice.type("hi")
+    alice.connect()
+    alice.hear(":bob!b@h NICK " + name, *WELCOME)
+    assert name in alice.names and "bob" not in alice.names
+    alice.hear(":hub 376 alice :End")
+    assert [line for line in alice.sent if "PRIVMSG" in line] == ["PRIVMSG %s :hi" % name]
+
+
+def test_muted_conversation_has_no_news(alice):
+    alice.hear(":alice!a@h JOIN #quiet")
+    quiet = alice.chat.find("#quiet")
+    alice.do(alice.chat.do(NOW, alice.chat.set_level, quiet, client.NONE))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#lobby")))
+    alice.hear(":bob!b@h PRIVMSG #quiet :alice: noise")
+    assert (quiet.unread, quiet.news, alice.chat.next_unread()) == (1, 0, None)
+    assert not alice.chat.title.startswith("(")
+
+
+def test_quoted_message_that_comes_later_is_shown(kept):
+    history = "@batch=x;msgid=%d;time=2026-11-22T17:00:%02d.000Z :bob!b@h PRIVMSG #lobby :%s"
+    reply = "@msgid=50;time=2026-11-22T17:10:50.000Z;+draft/reply=4 :bob!b@h PRIVMSG #lobby :yes"
+    kept.hear(reply)
+    kept.changed()
+    kept.hear(":hub BATCH +x chathistory #lobby", history % (4, 4, "Tea?"), ":hub BATCH -x")
+    lobby = kept.chat.find("#lobby")
+    assert [entry.line.text for entry in lobby.entries if entry.msgid] == ["Tea?", "yes"]
+    changed = [entry.line.text for c in kept.changed(client.CHANGED) for entry in c.entries]
+    assert changed == ["yes"] and lobby.quoted(lobby.entries[-1]).line.text == "Tea?"
+
+
+@pytest.mark.parametrize(
+    "text", ["see http://example.com/(#foo) ok", "http://a.example/#b #room", "#a, #b"]
+)
+def test_text_is_shown_once(text):
+    line = protocol.Line(FROM_OTHERS, NOW, "[bob]:", text, "bob")
+    parts = client.render(client.Entry(1, line), (), "alice", "", lambda part: part)
+    assert "".join(parts[::2]).endswith("[bob]: %s\n" % text)

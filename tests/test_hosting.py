@@ -155,7 +155,8 @@ def test_chat_of_another_user_of_this_computer_is_not_taken_over(desktop, hosts,
     alice.window.settings.hosted = "Class 4B"
     alice.connect()
     hub.welcome()
-    desktop.pump(lambda: len(hosts) == 1 and alice.window._status is None)
+    desktop.pump(lambda: hosts and not hosts[0].thread.is_alive())
+    alice.window._look_at_hosts()
     assert hosts[0].last_line.startswith("server.py: no server uses ")
     assert len(hosts) == 1 and not invitation(alice)
 

@@ -139,6 +139,24 @@ def test_focus_leaves_a_column_that_goes(alice, desktop, name):
     desktop.pump(lambda: alice.has_focus(alice.box))
 
 
+def test_pictures_of_a_changing_width_are_few_and_stay_in_view(alice, desktop):
+    room, look = alice.chat_view.room, alice.window.look
+    room.canvas.focus_force()
+    desktop.pump(lambda: room.canvas.find_all() and room._is_at[1])
+    desktop.update()
+    before = len(alice.root.tk.call("image", "names"))
+    (ring,) = [
+        name
+        for name in (room.canvas.itemcget(n, "image") for n in room.canvas.find_withtag("all")
+                     if room.canvas.type(n) == "image")
+        if int(alice.root.tk.call("image", "width", name)) > 300
+    ]  # fmt: skip
+    for width in range(300, 500):
+        look.box(width, 40, 8, "hover")
+    names = alice.root.tk.call("image", "names")
+    assert len(names) < before + 40 and ring in map(str, names)
+
+
 def test_transcript_shows_that_it_has_the_focus(alice, desktop):
     alice.press("Shift-Tab", alice.box)
     assert alice.has_focus(alice.text)
@@ -512,9 +530,10 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     alice.window.look.change("dark", zoom)
     alice.window.chat.announcements.append("Announcement by bob: books away")
     words = {"invitation": "Others open http://192.168.1.20:12001", "address": "192.168.1.20"}
-    state = {"was_joined": True, "is_dismissed": False, "is_copied": False}
-    state["port"] = room.server.port
-    alice.window.host = types.SimpleNamespace(look=lambda: False, **words, **state)
+    state = {"was_joined": True, "is_dismissed": False, "is_copied": False, "port": 1}
+    alice.window.host = types.SimpleNamespace(
+        look=lambda: False, is_at=lambda address: True, **words, **state
+    )
     answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
     alice.window.questions._ask("Can the others go on without you?", lambda: True, *answers)
     bars = [view.banner, view.announcement, view.invitation]

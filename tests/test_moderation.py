@@ -5,10 +5,10 @@ import socket
 
 import pytest
 from harness import TIMEOUT, IrcTalker, Room
-from test_hosting import answer, host, hosts  # noqa: F401
+from test_hosting import answer, fake, host, hosts  # noqa: F401
 
 import client
-from client import protocol
+from client import Host, protocol
 
 HOST = protocol.HOST_ACCOUNT
 STILL = " You can still read, and write privately to an operator."
@@ -447,29 +447,17 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     again.sees("[SERVER]: You are an operator now.")
 
 
-@pytest.mark.parametrize("is_hosting", [False, True])
-def test_chat_of_another_data_folder_is_not_operated_or_ended(
-    desktop, hosts, room, is_hosting  # noqa: F811
-):  # fmt: skip
+def test_chat_of_another_data_folder_is_not_operated_or_ended(desktop, hosts, room):  # noqa: F811
     """What the menu offers says so, and does nothing to the server of the own folder."""
-    if is_hosting:
-        alice = host(desktop)
-        alice.sees("[SERVER]: You are an operator now.")
-        alice.window.leave()
-        alice.connect(server="127.0.0.1:%d" % room.server.port)
-    else:
-        alice = desktop.open(room.server.port, "alice", at_once=True)
-    alice.sees("[SERVER]: alice joined the chat")
+    alice = desktop.join(room.server.port, "alice")
+    words = "[SYSTEM]: This is not your own server."
     alice.open_menu("Become the operator")
-    words = "[SYSTEM]: This chat was not started by you, or with another data folder."
     desktop.pump(lambda: alice.lines[-1].startswith(words))
     alice.open_menu("End the chat on this computer…")
     answer(desktop, alice, "End it for everyone")
     desktop.pump(lambda: sum(line.startswith(words) for line in alice.lines) == 2)
     assert not [host.process.args for host in hosts if "--stop" in host.process.args]
     assert "password" not in str(alice.lines).lower() and alice.title.startswith("Connected")
-    if is_hosting:
-        assert hosts[0].process.poll() is None
 
 
 def test_registering_is_not_offered_to_those_who_are_logged_in(desktop, open_room, tmp_path):
@@ -495,13 +483,66 @@ def test_nobody_takes_the_name_of_the_host_s_account(room):
         assert "reserved" in protocol.nickname_error(name)
 
 
-def test_secret_is_not_told_to_another_server(desktop, hosts, room):  # noqa: F811
+def visit(desktop, alice, hub):
+    """Go on to another server, which the test plays."""
+    alice.window.leave()
+    answer(desktop, alice, "Keep the chat running")
+    alice.connect(name="alice", server="127.0.0.1:%d" % hub.port)
+    hub.welcome()
+    desktop.pump(lambda: alice.window.is_chatting and alice.window.chat.session.is_settled)
+
+
+@pytest.mark.parametrize("when", ["while it is made", "after the own chat", "in the menu"])
+def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noqa: F811
+    """Not even to one on this computer: it may be another user's."""
+    alice = host(desktop)
+    desktop.pump(lambda: alice.window._chore is not None)
+    if when != "while it is made":
+        alice.sees("[SERVER]: You are an operator now.")
+    visit(desktop, alice, hub)
+    if when == "in the menu":
+        alice.open_menu("Become the operator")
+        alice.sees("[SYSTEM]: This is not your own server: that is at %s." % hosts[0].server)
+    desktop.pump(lambda: len(hosts) > 2)
+    desktop.pump(lambda: not any(host.thread.is_alive() for host in hosts[1:]))
+    alice.window._look_at_hosts()
+    alice.say("done")
+    hub.expect("PRIVMSG #lobby :done")
+    assert "OPER" not in str(hub.seen)
+    assert not alice.chat_view.invitation.frame.winfo_manager()
+
+
+def test_only_the_own_server_is_ended(desktop, hosts, hub):  # noqa: F811
+    alice = host(desktop)
+    alice.sees("[SERVER]: You are an operator now.")
+    visit(desktop, alice, hub)
+    alice.open_menu("End the chat on this computer…")
+    answer(desktop, alice, "End it for everyone")
+    alice.sees("[SYSTEM]: This is not your own server: that is at %s." % hosts[0].server)
+    IrcTalker(hosts[0].port).register("bob").close()
+
+
+def test_leaving_while_the_secret_is_made_does_not_end_the_chat(desktop, hosts):  # noqa: F811
     alice = host(desktop)
     desktop.pump(lambda: alice.window._chore is not None)
     alice.window.leave()
     answer(desktop, alice, "Keep the chat running")
-    alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
-    alice.sees("[SERVER]: alice joined the chat")
-    desktop.pump(lambda: alice.window._chore is None)
-    assert "OPER" not in str(alice.lines) and not alice.window.chat.session.is_operator
     hosts[1].thread.join(TIMEOUT)
+    alice.window._look_at_hosts()
+    assert "ended" not in alice.connect_view.hints[client.SERVER].cget("text")
+
+
+@pytest.mark.parametrize(
+    ("bound", "own", "others"),
+    [
+        ("0.0.0.0:4000", ["127.0.0.1:4000"], ["[::1]:4000", "localhost:4000", "127.0.0.1", ""]),
+        ("[::]:4000", ["127.0.0.1:4000", "[::1]:4000"], ["192.0.2.1:4000", "127.0.0.1:4001"]),
+        ("127.0.0.1:4000", ["127.0.0.1:4000"], ["127.0.0.2:4000", "127.0.0.1:400"]),
+    ],
+)
+def test_own_server_is_known_by_its_address(desktop, hosts, fake, bound, own, others):  # noqa: F811
+    fake.plays("[SERVER] Running on " + bound, code=0)
+    status = Host("", "--status")
+    status.thread.join(TIMEOUT)
+    assert status.look()
+    assert [address for address in own + others if status.is_at(address)] == own

@@ -135,7 +135,7 @@ def test_long_words_are_cut(alice):
     assert line.startswith("SEARCH limit=100;text=ööö") and len(line.encode()) <= 510
 
 
-@pytest.mark.parametrize("words", ["", "t", " "])
+@pytest.mark.parametrize("words", ["", "t", " ", "\u0301", "e\u0301"])
 def test_a_letter_is_too_short(alice, words):
     assert search(alice, words.strip()) == [] and alice.sent == []
     assert alice.chat.lookup.note == "Write at least two letters"
@@ -234,8 +234,43 @@ def test_gap_that_is_too_long_is_shown(alice, monkeypatch):
         "2", "3", "system", "5", "6", "system", "10", "11", "12",
     ]  # fmt: skip
     texts = [entry.text for entry in alice.chat.find("#lobby").entries if entry.line.nickname == ""]
-    assert "[SYSTEM]: Too many messages to load: some are missing." in texts
+    assert texts.count("[SYSTEM]: Messages are missing here.") == 2
     assert alice.chat.history.requests == []
+
+
+@pytest.mark.parametrize("end", ["lost", "refused", "late"])
+def test_gap_is_shown_if_its_messages_do_not_come(alice, end):
+    search(alice, "old")
+    alice.hear(*batch("soju.im/search", say(2, "old tea")))
+    choose(alice)
+    alice.hear(*batch("chathistory #lobby", say(1, "line 1"), say(2, "old tea")))
+    assert alice.sent[-1].startswith("CHATHISTORY BETWEEN")
+    if end == "lost":
+        alice.lose()
+    elif end == "refused":
+        alice.hear(":hub FAIL CHATHISTORY MESSAGE_ERROR BETWEEN #lobby :No")
+    else:
+        alice.do(alice.chat.do(NOW + 100, alice.chat.tick))
+    texts = [entry.line.text for entry in alice.chat.find("#lobby").entries if entry.line.head]
+    start = texts.index("old tea")
+    assert texts[start : start + 3] == ["old tea", "Messages are missing here.", "Tea at ten"]
+
+
+def test_failure_of_the_history_does_not_end_a_search(alice):
+    search(alice, "tea")
+    alice.hear(":hub FAIL CHATHISTORY MESSAGE_ERROR :Try again")
+    assert not alice.chat.lookup.is_done
+    alice.hear(*batch("soju.im/search", say(2, "old tea")))
+    assert found_by(alice)[-1] == ("#lobby", "old tea")
+
+
+def test_result_in_a_room_that_cannot_be_joined_is_not_waited_for(alice):
+    search(alice, "tea")
+    alice.hear(*batch("soju.im/search", say(2, "tea there", "#gone")))
+    choose(alice, -1)
+    alice.hear(":hub 473 alice #gone :Cannot join channel (+i)")
+    assert alice.chat.lookup.goal is None
+    assert any("cannot be loaded" in text for text in alice.seen("#gone"))
 
 
 @pytest.mark.parametrize("answer", ["page without it", "refusal", "late", "disconnected"])

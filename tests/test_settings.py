@@ -64,6 +64,8 @@ BEFORE = {"theme": "dark", "ignored": ["bob", "eve"], "levels": {"x": "all", "y"
          {"levels": {"x": "none", "y": "all", "z": "none"}}),
         ({"levels": {"x": "none", "y": "all"}}, {"levels": {"x": "mentions", "y": "all"}},
          {"levels": {"x": "mentions", "y": "all"}}),
+        ({"levels": {"x": "all"}}, {"levels": {"x": "all", "y": "all", "z": "none"}},
+         {"levels": {"x": "all", "z": "none"}}),
         ({"sound": False}, {"name": "al"}, {"sound": False, "name": "al"}),
         ({"pins": {"x": "a" * 64}}, {"pins": {"y": "b" * 64}},
          {"pins": {"x": "a" * 64, "y": "b" * 64}}),

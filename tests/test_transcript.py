@@ -375,6 +375,23 @@ def test_joins_and_leaves_can_be_hidden(alice, desktop, hub):
     ] * 2  # fmt: skip
 
 
+def test_hiding_joins_leaves_the_view_where_it_is(alice, desktop, hub):
+    """Also if a join is at its top."""
+    lines = [
+        ":u%d!u@h JOIN #lobby" % n if n % 4 == 0 else ":bob!b@h PRIVMSG #lobby :line %d" % n
+        for n in range(1, 260)
+    ]
+    hub.send(*lines)
+    alice.sees("[bob]: line 259")
+    transcript, chat = alice.chat_view.transcript, alice.window.chat
+    top = next(e for e in chat.current.entries if e.line.text.startswith("u120 "))
+    alice.text.yview(transcript._line(top))
+    alice.text.yview_scroll(2, "pixels")
+    desktop.pump(lambda: transcript.entry_at("@0,0") is top and not transcript.at_end)
+    alice.window.do(chat.toggle_joins, chat.current)
+    assert transcript.entry_at("@0,0").line.text in ("line 119", "line 121")
+
+
 def desktop_event(person):
     """Return an event at a widget, for which a menu is opened."""
     event = client.tk.Event()

@@ -38,6 +38,7 @@ def load():
         ("10.0.0.66", "Class 5", ""),
         ("10.0.0.66", protocol.DEFAULT_NETWORK, ""),  # a name that many have
         ("10.0.0.66", "", ""),
+        ("10.0.0.66", "\u00b7\u00b7", ""),  # of which nothing is left to compare
         ("trusted", "Class 4B", ""),
         ("ircs://trusted:12001", "", FIRST),
         ("ircs://irc.example.org", "", FIRST),
@@ -49,7 +50,24 @@ def test_pin_is_that_of_the_address_or_of_the_name(server, network, pin):
     settings.pins = {"office": PIN, "home": OTHER, "trusted": "", "irc.example.net:6697": SYSTEM}
     settings.networks = {"trusted": "Class 4B", "office": "Class 4B"}
     settings.networks["home"] = protocol.DEFAULT_NETWORK
+    settings.networks["irc.example.net:6697"] = "\u02d9"
     assert settings.pin(server, network) == pin
+
+
+def test_forged_answer_does_not_rename_a_server_with_a_pin(desktop, responder):
+    settings = load()
+    for address, pin in ((responder.address, PIN), ("127.0.0.1:4000", "")):
+        settings.remember(address)
+        settings.learn(address, "Class 4B")
+        settings.pins[address] = pin
+    settings.save()
+    alice = desktop.open(name="alice")
+    query = responder.query()
+    for port in (int(responder.address.rpartition(":")[2]), 4000):
+        responder.answer(query, "Forged", port)
+    desktop.pump(lambda: len(alice.connect_view.found) == 2)
+    networks = alice.window.settings.networks
+    assert networks == {responder.address: "Class 4B", "127.0.0.1:4000": "Forged"}
 
 
 def test_pin_is_kept_until_the_server_is_trusted_anew():

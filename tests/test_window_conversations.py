@@ -745,7 +745,13 @@ def test_up_and_down_recall_sent_lines_without_passwords(alice):
         shown.append(alice.draft)
     assert shown == ["two", "one", "one", "two", "unfinished"]
     alice.box.delete("1.0", "end")
+    alice.open_menu("Set me away")  # was not typed
     alice.say("three")
+    alice.press("Up", alice.box)
+    alice.press("Up", alice.box)
+    assert alice.draft == "two"
+    alice.press("Down", alice.box)
+    alice.press("Down", alice.box)
     alice.press("Up", alice.box)
     assert alice.draft == "three"
 
@@ -782,6 +788,39 @@ def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
 
 
 # Sheets, menus and keys
+
+
+def test_menu_of_the_conversations_counts_no_muted_room(tea, desktop, hub):
+    tea.window.do(tea.window.chat.set_level, tea.window.chat.find("#lobby"), client.NONE)
+    hub.send(":bob!b@h PRIVMSG #lobby :noise", ":bob!b@h PRIVMSG #tea :later")
+    tea.sees("[bob]: later")
+    tea.window.menus.open_conversations()
+    assert "#lobby" in tea.menu
+
+
+def test_late_answer_leaves_the_chosen_row(tea, desktop, hub):
+    tea.window.questions.go_to("#")
+    tea.press("Down", tea.sheet.field.text)
+    chosen = tea.sheet.list.selected
+    hub.expect("LIST")
+    end = hub.line().split()[1]
+    hub.send(":hub 322 alice #big 900 :Everyone", ":hub PONG hub " + end)
+    desktop.pump(lambda: "big" in [row.text for row in tea.sheet.list.rows])
+    assert tea.sheet.list.rows[0].text == "big"
+    assert (tea.sheet.list.selected, tea.sheet.list.cursor) == (chosen, chosen)
+    tea.sheet.fill("bi")
+    desktop.pump(lambda: tea.sheet.list.cursor == "#big")
+
+
+def test_bans_are_not_denied_without_a_connection(alice, desktop, hub):
+    none = "You are not connected. Try again when you are."
+    alice.window.questions.lift("BANS")
+    assert [row.text for row in alice.sheet.list.rows] == ["Asking the server…"]
+    hub._hang_up()
+    desktop.pump(lambda: [row.text for row in alice.sheet.list.rows] == [none])
+    alice.press("Escape")
+    alice.window.questions.lift("BANS")
+    assert [row.text for row in alice.sheet.list.rows] == [none]
 
 
 def test_sidebar_scrolls_to_the_conversation_in_view(alice, desktop, hub):
