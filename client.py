@@ -3480,13 +3480,14 @@ def _merge(theirs: Any, before: Any, mine: Any) -> Any:
     if mine == before:
         return theirs
     if isinstance(mine, dict):  # None: it is not there
+        theirs, before = theirs or {}, before or {}
         keys = {**theirs, **mine}
         merged = {k: _merge(theirs.get(k), before.get(k), mine.get(k)) for k in keys}
         return {k: value for k, value in merged.items() if value is not None}
     if isinstance(mine, list):
-        old = before or []
-        kept = [item for item in mine if item in theirs or item not in old]
-        return kept + [item for item in theirs if item not in old and item not in mine]
+        theirs, before = theirs or [], before or []
+        kept = [item for item in mine if item in theirs or item not in before]
+        return kept + [item for item in theirs if item not in before and item not in mine]
     return mine
 
 

@@ -52,7 +52,8 @@ APT += ["-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]
 
 CHECKS = [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"]]
 PYTEST = ["-m", "pytest"]
-PARALLEL = ["-n", "auto", "--dist", "loadfile"]  # a process per core, each file in one of them
+# Tests wait for much of their time: a process more than there are cores. Each file is in one.
+PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
 
 
 def main(arguments: List[str]) -> int:
