@@ -3723,7 +3723,7 @@ def print_found() -> int:
 # -------
 
 
-class Host:
+class Run:
     """A run of server.py, as a process of its own that may outlive this program."""
 
     FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
@@ -3732,16 +3732,13 @@ class Host:
     )
     OPTIONS: Tuple[str, ...] = ()  # of the server
 
-    def __init__(self, network: str, *options: str, secret: str = "") -> None:
+    def __init__(
+        self, *options: str, secret: str = "", done: Callable[[], object] = lambda: None
+    ) -> None:
         """Start it, with a secret to read. Raises OSError with words for the user."""
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
-        self.network, self.secret = network, secret
-        self.bound, self.port = "", 0  # once it accepts connections
-        self.was_joined = False
-        self.is_copied = self.is_dismissed = False  # of the invitation
-        self.address = ""  # at which others reach it
-        self.note = ""  # printed in place of an address
+        self.secret, self.done = secret, done  # `done` is called once it has ended
         self.last_line = "The server ended at once."
         self._lines: "queue.Queue[str]" = queue.Queue()
         more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
@@ -3762,21 +3759,42 @@ class Host:
                 self._lines.put(protocol.clean(line.decode("utf-8", "replace").strip()))
         self.process.wait()
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Take in what it has printed; return True if it has ended."""
         has_ended = not self.thread.is_alive()
         while not self._lines.empty():
             line = self._lines.get_nowait()
             self.last_line = line or self.last_line
-            said, _, address = line.partition("[SERVER] ")[2].partition(": ")
-            if not self.port:
-                found = re.match(r"\[SERVER\] Running on \[?(.*?)\]?:(\d{1,5})\Z", line)
-                self.bound, self.port = (found.group(1), int(found.group(2))) if found else ("", 0)
-            elif said == "Tell people":
-                self.address = self.address or address
-            else:
-                self.note = self.note or said
+            self._on_line(line)
         return has_ended
+
+    def _on_line(self, line: str) -> None:
+        pass  # for Host
+
+
+class Host(Run):
+    """The server of the user's data folder: a run of it, or of its command --status."""
+
+    def __init__(
+        self, network: str, *options: str, done: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(*options, done=done)
+        self.network = network
+        self.bound, self.port = "", 0  # once it accepts connections
+        self.was_joined = False
+        self.is_copied = self.is_dismissed = False  # of the invitation
+        self.address = ""  # at which others reach it
+        self.no_address_text = ""  # printed in place of an address
+
+    def _on_line(self, line: str) -> None:
+        said, _, address = line.partition("[SERVER] ")[2].partition(": ")
+        if not self.port:
+            found = re.match(r"\[SERVER\] Running on \[?(.*?)\]?:(\d{1,5})\Z", line)
+            self.bound, self.port = (found.group(1), int(found.group(2))) if found else ("", 0)
+        elif said == "Tell people":
+            self.address = self.address or address
+        else:
+            self.no_address_text = self.no_address_text or said
 
     @property
     def server(self) -> str:
@@ -3792,7 +3810,9 @@ class Host:
     @property
     def invitation(self) -> str:
         """The words that tell others how to join."""
-        return (not self.address and self.note) or how_to_join(self.address, self.network)
+        if self.no_address_text and not self.address:
+            return self.no_address_text
+        return how_to_join(self.address, self.network)
 
 
 def how_to_join(address: str, network: str) -> str:
@@ -6507,7 +6527,7 @@ class ConnectView:
         if self.is_busy:
             self._window.cancel()
         elif self.is_hosting:
-            self._window.start_host(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
+            self._window.hosting.start(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
         else:
             name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
             if server != self._password_server:  # no other server gets to see it
@@ -7420,8 +7440,11 @@ class Menus:
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
-        if window.is_at_home:
-            hosting = ("End the chat on this computer…", lambda: questions.ask_end(window.end_chat))
+        if window.hosting.is_server_local:
+            hosting = (
+                "End the chat on this computer…",
+                lambda: questions.ask_end(window.hosting.end_chat),
+            )
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7434,7 +7457,7 @@ class Menus:
             ("Larger", lambda: window.zoom(1), "Ctrl++"),
             ("Smaller", lambda: window.zoom(-1), "Ctrl+-"),
             None,
-            ("Who can join, and how", window.invite),
+            ("Who can join, and how", window.hosting.invite),
             ("This server, and its encryption", questions.show_server, "F2"),
             hosting,
             *self._operation(),
@@ -7452,8 +7475,8 @@ class Menus:
             announce = functools.partial(window.chat_view.composer.begin, "/announce ")
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
-        operate = window.operate
-        return [None, ("Become the operator", operate)] if window.is_at_home else []
+        operate = window.hosting.operate
+        return [None, ("Become the operator", operate)] if window.hosting.is_server_local else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Open the menu of the text in a widget, and of the link at the mouse."""
@@ -7688,7 +7711,7 @@ class Questions:
             text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
             text += "\n\nThe fingerprint. "
-            if self._window.is_at_home:
+            if self._window.hosting.is_server_local:
                 text += "The others must see this same fingerprint."
             else:
                 text += "Compare it aloud with the one that the host sees."
@@ -7732,7 +7755,7 @@ class Questions:
         if self.question in self.HOST_CLOSE:
             keep()
         else:
-            is_due = lambda: self._window.host is not None  # noqa: E731
+            is_due = lambda: self._window.hosting.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
             self._ask(words, is_due, *answers, ("Cancel", None))
 
@@ -7740,7 +7763,7 @@ class Questions:
         """Ask before the chat ends for everybody."""
         words = "The chat ends for everyone who is here. Its history is kept."
         answers = ("End it for everyone", end), ("Cancel", None)
-        self._ask(words, lambda: self._window.is_at_home, *answers)
+        self._ask(words, lambda: self._window.hosting.is_server_local, *answers)
 
     def close_beside(self, widget: Any) -> None:
         """Close the sheet, unless the widget is in it, or is the menu."""
@@ -7945,6 +7968,189 @@ def _ask_xprop(screen: str) -> List[int]:
     return [int(number) for number in found.groups()] if found else []
 
 
+class Hosting:
+    """The server on this computer: the window starts it, invites to it, operates and ends it.
+
+    No server but `own` is told a secret, or is ended.
+    """
+
+    def __init__(self, window: "Window") -> None:
+        self._window = window
+        self.host: Optional[Host] = None  # started from this window
+        self._status: Optional[Host] = None  # the last run of --status, for this connection
+        self._command: Optional[Run] = None  # the command of server.py that is under way
+
+    @property
+    def is_server_local(self) -> bool:
+        """True if the server runs on this computer."""
+        return is_local(self._window.chat.address)
+
+    @property
+    def own(self) -> Optional[Host]:
+        """The server of the user's own data folder, if it is the one that was joined."""
+        hosts = (host for host in (self.host, self._status) if host is not None)
+        return next((host for host in hosts if host.is_at(self._window.chat.address)), None)
+
+    @property
+    def is_in_view(self) -> bool:
+        """True while the chat that was started from this window is in view."""
+        return self._window.is_chatting and self.host is not None and self.own is self.host
+
+    def start(self, nickname: str, network: str) -> None:
+        """Start a server, to be joined once it runs; or show what is wrong."""
+        view = self._window.connect_view
+        error = protocol.nickname_error(protocol.normalize(nickname.strip()))
+        if error:
+            return view.show_error(NAME, error)
+        if not network:
+            return view.show_error(NETWORK, "Type a name for the chat first.")
+        try:
+            self.host = Host(network, "--network=" + network)
+        except OSError as error:
+            return view.show_error(NETWORK, str(error))
+        self._window.settings.hosted = network
+        return view.set_busy("Starting " + network)
+
+    def give_up(self) -> None:
+        """End a server that was started, but not joined."""
+        if self.host is not None and not self.host.was_joined:
+            self.host.process.terminate()
+            self.host = None
+
+    def on_connected(self) -> None:
+        """Become the operator of the chat that was joined, if the user hosts it."""
+        self.forget()
+        if self.host is not None and self.own is self.host:
+            self.host.was_joined = True
+        if self._window.settings.hosted and self.is_server_local:
+            self.operate(is_asked=False)
+
+    def operate(self, is_asked: bool = True) -> None:
+        """Make the user an operator of the server on this computer.
+
+        A command of the server gives its account for this a new password, which is used once
+        and kept nowhere: only the owner of the server can run that command.
+        """
+        account, secret = "--add-account=" + protocol.HOST_ACCOUNT, secrets.token_urlsafe()
+
+        def send() -> None:
+            if self.own is not None:
+                oper = ("OPER", protocol.HOST_ACCOUNT, secret)
+                self._window.do(self._window.chat.send_command, *oper)
+
+        self._do_as_owner(lambda: self._start(send, account, "--oper", secret=secret), is_asked)
+
+    def end_chat(self) -> None:
+        """End the server on this computer, for everybody."""
+        self._do_as_owner(self.stop_server)
+
+    def stop_server(self) -> None:
+        """End the user's own server, then offer to host its chat again."""
+
+        def offer() -> None:
+            network = self._window.chat.console.name
+            self._window.leave_chat()
+            self._window.connect_view.offer_again(network)
+
+        self._start(offer, "--stop")
+
+    def _do_as_owner(self, action: Action, is_asked: bool = True) -> None:
+        """Do something to the server that was joined, if that is the user's own."""
+        chat = self._window.chat
+
+        def decide(status: Host) -> None:
+            status.network = chat.console.name
+            if self.own is not None:
+                action()
+            elif is_asked:
+                at = status.server if status.port else ""
+                words = "This is not your own server" + (at and ": that is at " + at)
+                self._window.do(chat.inform, words + ".")
+
+        if self.host is not None and self.own is self.host:
+            action()
+            return
+        try:
+            status = Host("", "--status", done=lambda: decide(status))
+            status.is_dismissed = is_asked
+            self._command = self._status = status
+        except OSError as error:
+            if is_asked:
+                self._window.do(chat.inform, str(error))
+
+    def _start(self, done: Action, *options: str, secret: str = "") -> None:
+        """Start a command of server.py; `done` is called unless it fails."""
+        inform = functools.partial(self._window.do, self._window.chat.inform)
+
+        def check(run: Run) -> None:
+            if run.process.returncode:
+                inform(run.last_line)
+            else:
+                done()
+
+        try:
+            run = Run(*options, secret=secret, done=lambda: check(run))
+            self._command = run
+        except OSError as error:
+            inform(str(error))
+
+    def forget(self) -> None:
+        """Forget, with the connection, that its server is the user's own, and what is under way."""
+        self._status = self._command = None
+
+    def poll(self) -> None:
+        """Join the server that was started once it runs, or show its end; go on with commands."""
+        command, host, view = self._command, self.host, self._window.connect_view
+        can_send = self._window.chat.session.is_settled
+        if command is not None and (can_send or not command.secret) and command.poll():
+            self._command = None
+            command.done()
+        if host is None:
+            return
+        was_running, has_ended = bool(host.port), host.poll()
+        if has_ended:
+            self.host = None
+        if has_ended and not host.port:
+            own = [address for address, server in view.found.items() if server.is_own]
+            if own:
+                view.join(own[0], "A chat already runs on this computer. Join it?")
+            else:
+                view.show_error(NETWORK, host.last_line)
+        elif host.port and not was_running:
+            view.join(host.server)
+
+    def invite(self) -> None:
+        """Show how others join."""
+        host, window = self.own, self._window
+        if host is not None:
+            host.is_dismissed = host.is_copied = False
+            window.show_bars()
+            window.chat_view.invitation.buttons[0].focus_set()
+        else:
+            address = "" if self.is_server_local else window.chat.address
+            window.do(window.chat.inform, how_to_join(address, window.chat.console.name))
+
+    def invitation(self) -> Tuple[str, str, List[Tuple[str, Action]]]:
+        """Return the words of the bar that invites, its icon and buttons; "" for none."""
+        host = self.own
+        if host is None or host.is_dismissed:
+            return "", "person", []
+        copy = ("Copied" if host.is_copied else "Copy", self._copy_invitation)
+        buttons = [copy] if host.address else []
+        return host.invitation, "person", [*buttons, ("Close", self._dismiss_invitation)]
+
+    def _copy_invitation(self) -> None:
+        host = self.own
+        if host is not None:
+            copy_text(self._window.root, "http://" + host.address)
+            host.is_copied = True
+
+    def _dismiss_invitation(self) -> None:
+        host = self.own
+        if host is not None:
+            host.is_dismissed = True
+
+
 class Window:
     """The program's window: it polls the queue, and hands what has changed to its views.
 
@@ -7961,10 +8167,7 @@ class Window:
         self.chat = self._new_chat("")
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
-        self.host: Optional[Host] = None  # started from this window
-        self._status: Optional[Host] = None  # asked where the user's own server is
-        self._as_owner: Optional[Action] = None  # to be done if that is the one that was joined
-        self._chore: Optional[Host] = None  # that ends a server, or makes the user its operator
+        self.hosting = Hosting(self)
         self._farewell = GOODBYE
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
@@ -8022,7 +8225,7 @@ class Window:
         """
         self._farewell = farewell
         unsent = self.chat.unsent if self.is_chatting else 0
-        if self._is_hosting:
+        if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
         elif not unsent or self.questions.question.startswith(Questions.CLOSE):
             self._end()
@@ -8032,11 +8235,15 @@ class Window:
             self._ask_at = 0.0
             self.questions.ask_close(unsent, self._end)
 
+    def _end_both(self) -> None:
+        self.hosting.stop_server()
+        self._end()
+
     def _end(self) -> None:
         if self.root is not None:
             self._save_settings()
             self.connect_view.stop_looking()
-            self._stop_host()
+            self.hosting.give_up()
             self._disconnect(QUIT_TIME)
             root, self.root = self.root, None  # type: ignore[assignment]
             root.destroy()
@@ -8143,189 +8350,37 @@ class Window:
         self.connect_view.submit()
 
     def _disconnect(self, wait: float = 0.0) -> None:
-        self._forget_owner()
+        self.hosting.forget()
         if self._connection is not None:
             self._connection.close(wait, self._farewell)
             self._connection = None
 
     def cancel(self) -> None:
         """Give up the attempt to connect, or to host."""
-        self._stop_host()
+        self.hosting.give_up()
         self._disconnect()
         self.chat, self._events = self._new_chat(""), queue.Queue()
         self.connect_view.show_error("", "")
         self._show_title()
 
-    # Hosting
-
-    @property
-    def is_at_home(self) -> bool:
-        """True if the server runs on this computer."""
-        return is_local(self.chat.address)
-
-    @property
-    def _own_host(self) -> Optional[Host]:
-        """The server of the user's own data folder, if it is the one that was joined.
-
-        No other server may see a secret of it, or is ended.
-        """
-        hosts = (host for host in (self.host, self._status) if host is not None)
-        return next((host for host in hosts if host.is_at(self.chat.address)), None)
-
-    @property
-    def _is_hosting(self) -> bool:
-        """True while the chat that was started from this window is in view."""
-        return self.is_chatting and self.host is not None and self._own_host is self.host
-
-    def start_host(self, nickname: str, network: str) -> None:
-        """Start a server, to be joined once it runs; or show what is wrong."""
-        error = protocol.nickname_error(protocol.normalize(nickname.strip()))
-        if error:
-            return self.connect_view.show_error(NAME, error)
-        if not network:
-            return self.connect_view.show_error(NETWORK, "Type a name for the chat first.")
-        try:
-            self.host = Host(network, "--network=" + network)
-        except OSError as error:
-            return self.connect_view.show_error(NETWORK, str(error))
-        self.settings.hosted = network
-        return self.connect_view.set_busy("Starting " + network)
-
     def leave(self, is_hosting: bool = False) -> None:
         """Go back to the connect view, to join another server or to host a chat."""
 
         def leave() -> None:
-            self.cancel()
-            self._show(self.connect_view)
+            self.leave_chat()
             self.connect_view.open_form(is_hosting)
 
-        if self._is_hosting:
-            self.questions.ask_host_close(leave, self.end_chat)
+        if self.hosting.is_in_view:
+            self.questions.ask_host_close(leave, self.hosting.end_chat)
         elif self.chat.unsent:
             self.questions.ask_close(self.chat.unsent, leave, "Leave this server?")
         else:
             leave()
 
-    def invite(self) -> None:
-        """Show how others join."""
-        host = self._own_host
-        if host is not None:
-            host.is_dismissed = host.is_copied = False
-            self.show_bars()
-            self.chat_view.invitation.buttons[0].focus_set()
-        else:
-            address = "" if self.is_at_home else self.chat.address
-            self.do(self.chat.inform, how_to_join(address, self.chat.console.name))
-
-    def operate(self, is_asked: bool = True) -> None:
-        """Make the user an operator of the server on this computer.
-
-        A command of the server gives its account for this a new password, which is used once
-        and kept nowhere: only the owner of the server can run that command.
-        """
-        account = "--add-account=" + protocol.HOST_ACCOUNT
-        secret = secrets.token_urlsafe()
-        self._do_as_owner(lambda: self._start_chore(account, "--oper", secret=secret), is_asked)
-
-    def _take_rights(self) -> None:
-        """Become the operator of the chat that was joined, if the user hosts it."""
-        self._forget_owner()
-        if self.settings.hosted and self.is_at_home:
-            self.operate(is_asked=False)
-
-    def end_chat(self) -> None:
-        """End the server on this computer, for everybody."""
-        self._do_as_owner(self._stop_server)
-
-    def _stop_server(self) -> None:
-        self._start_chore("--stop")
-
-    def _do_as_owner(self, action: Action, is_asked: bool = True) -> None:
-        """Do something to the server that was joined, if that is the user's own."""
-
-        def done() -> None:
-            if self._own_host is not None:
-                action()
-            elif is_asked and self._status is not None:
-                at = self._status.server if self._status.port else ""
-                words = "This is not your own server" + (at and ": that is at " + at)
-                self.do(self.chat.inform, words + ".")
-
-        try:
-            if self.host is None or self._own_host is not self.host:
-                self._status, self._as_owner = Host("", "--status"), done
-                self._status.is_dismissed = is_asked
-            else:
-                action()
-        except OSError as error:
-            if is_asked:
-                self.do(self.chat.inform, str(error))
-
-    def _forget_owner(self) -> None:
-        """Forget, with the connection, that its server is the user's own, and the secret for it."""
-        self._status = self._as_owner = None
-        if self._chore is not None and self._chore.secret:
-            self._chore = None
-
-    def _start_chore(self, *options: str, secret: str = "") -> None:
-        try:
-            self._chore = Host("", *options, secret=secret)
-        except OSError as error:
-            self.do(self.chat.inform, str(error))
-
-    def _end_both(self) -> None:
-        self._stop_server()
-        self._end()
-
-    def _stop_host(self) -> None:
-        if self.host is not None and not self.host.was_joined:
-            self.host.process.terminate()
-            self.host = None
-
-    def _look_at_hosts(self) -> None:
-        """Join the server that was started once it runs, or show its end."""
-        host, chore, status = self.host, self._chore, self._status
-        if status is not None and self._as_owner is not None and status.look():
-            status.network = self.chat.console.name
-            done, self._as_owner = self._as_owner, None
-            done()
-        is_ready = chore is not None and (self.chat.session.is_settled or not chore.secret)
-        if chore is not None and is_ready and chore.look():
-            self._chore = None
-            if chore.process.returncode:
-                self.do(self.chat.inform, chore.last_line)
-            elif chore.secret and self._own_host is not None:
-                self.do(self.chat.send_command, "OPER", protocol.HOST_ACCOUNT, chore.secret)
-            elif not chore.secret:
-                network = self.chat.console.name
-                self.cancel()
-                self._show(self.connect_view)
-                self.connect_view.offer_again(network)
-        if host is None:
-            return
-        was_running, has_ended = bool(host.port), host.look()
-        if has_ended:
-            self.host = None
-        if has_ended and not host.port:
-            own = [address for address, server in self.connect_view.found.items() if server.is_own]
-            if own:
-                question = "A chat already runs on this computer. Join it?"
-                self.connect_view.join(own[0], question)
-            else:
-                self.connect_view.show_error(NETWORK, host.last_line)
-        elif host.port and not was_running:
-            self.connect_view.join(host.server)
-
-    def _copy_invitation(self) -> None:
-        host = self._own_host
-        if host is not None:
-            copy_text(self.root, "http://" + host.address)
-            host.is_copied = True
-
-    def _dismiss_invitation(self) -> None:
-        host = self._own_host
-        if host is not None:
-            host.is_dismissed = True
+    def leave_chat(self) -> None:
+        """End the connection, and show the connect view."""
+        self.cancel()
+        self._show(self.connect_view)
 
     # Events
 
@@ -8342,7 +8397,7 @@ class Window:
             if not self._events.empty():
                 delay = POLL_MS // 3
             self.do(self.chat.tick)
-            self._look_at_hosts()
+            self.hosting.poll()
             if self.is_chatting:
                 self.do(self.chat.look, self.chat_view.transcript.is_in_view)
                 self.show_bars()
@@ -8376,12 +8431,10 @@ class Window:
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
-            if self.host is not None and self._own_host is self.host:
-                self.host.was_joined = True
             self._show(self.chat_view)
         news = (event for event in events if isinstance(event, Connected))
         if any(not event.is_resumed for event in news):
-            self._take_rights()
+            self.hosting.on_connected()
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
             self.chat_view.composer.give_back(rest)
@@ -8433,7 +8486,7 @@ class Window:
 
     def show_bars(self) -> None:
         """Show a question or the state of the connection, an announcement, and how others join."""
-        view, chat, host = self.chat_view, self.chat, self._own_host
+        view, chat = self.chat_view, self.chat
         if not self.questions.is_asking():
             icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
             if chat.state == CONNECTED and chat.current.removal:
@@ -8446,13 +8499,7 @@ class Window:
             view.banner.show(chat.banner(time.time()), icon, buttons)
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
-        words, buttons = "", [("Close", self._dismiss_invitation)]
-        if host is not None and not host.is_dismissed:
-            words = host.invitation
-            if host.address:
-                label = "Copied" if host.is_copied else "Copy"
-                buttons.insert(0, (label, self._copy_invitation))
-        view.invitation.show(words, "person", buttons)
+        view.invitation.show(*self.hosting.invitation())
         used = 0
         for bar in (view.banner, view.announcement, view.invitation):  # the urgent ones first
             used = bar.fit(used, view.frame.winfo_height() // 4)

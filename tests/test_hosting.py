@@ -15,7 +15,7 @@ from client_harness import wait_until
 from harness import TIMEOUT, IrcTalker, Room
 
 import client
-from client import NAME, NETWORK, SERVER, Host
+from client import NAME, NETWORK, SERVER, Host, Run
 
 ROOT = Path(__file__).resolve().parent.parent
 ALONE, QUESTION = reversed(client.Questions.HOST_CLOSE)
@@ -61,13 +61,13 @@ class FakeServer:
 @pytest.fixture(autouse=True)
 def hosts(monkeypatch):
     """All processes that a test has started; ends those that are left."""
-    hosts, init = [], Host.__init__
+    hosts, init = [], Run.__init__
     monkeypatch.setattr(
-        Host,
+        Run,
         "__init__",
         lambda self, *args, **more: init(self, *args, **more) or hosts.append(self),
     )
-    monkeypatch.setattr(Host, "OPTIONS", ("--host", "127.0.0.1", "--port", "0"))
+    monkeypatch.setattr(Run, "OPTIONS", ("--host", "127.0.0.1", "--port", "0"))
     yield hosts
     for host in hosts:
         host.process.terminate()
@@ -79,8 +79,8 @@ def fake(monkeypatch, tmp_path):
     """Replaces server.py; it says nothing and waits, unless the test wants more."""
     folder = tmp_path / "fake"
     folder.mkdir()
-    monkeypatch.setattr(Host, "FOLDER", str(folder))
-    monkeypatch.setattr(Host, "OPTIONS", ())
+    monkeypatch.setattr(Run, "FOLDER", str(folder))
+    monkeypatch.setattr(Run, "OPTIONS", ())
     fake = FakeServer(folder)
     fake.plays()
     return fake
@@ -156,7 +156,7 @@ def test_chat_of_another_user_of_this_computer_is_not_taken_over(desktop, hosts,
     alice.connect()
     hub.welcome()
     desktop.pump(lambda: hosts and not hosts[0].thread.is_alive())
-    alice.window._look_at_hosts()
+    alice.window.hosting.poll()
     assert hosts[0].last_line.startswith("server.py: no server uses ")
     assert len(hosts) == 1 and not invitation(alice)
 
@@ -166,7 +166,7 @@ def test_hosted_chat_survives_the_program_that_started_it():
     code = """if True:
         import sys; sys.path.insert(0, sys.argv[1]); import client
         host = client.Host("Class 4B", "--host=127.0.0.1", "--port=0", "--log-level=DEBUG")
-        while not (host.look() or host.port):
+        while not (host.poll() or host.port):
             host.thread.join(0.01)
         print(host.port, host.process.pid)"""
     output = subprocess.check_output([sys.executable, "-c", code, str(ROOT)], timeout=TIMEOUT)
@@ -406,10 +406,10 @@ def test_chat_is_ended_before_its_host_goes_to_another_server(desktop, hosts):
 
 
 def test_chat_elsewhere_cannot_be_ended(alice):
-    assert alice.window.is_at_home
+    assert alice.window.hosting.is_server_local
     for address in ("192.0.2.1:12001", "office:12001", "[::9]:1"):
         alice.window.chat.address = address
-        assert not alice.window.is_at_home
+        assert not alice.window.hosting.is_server_local
         alice.open_menu()
         assert "End the chat on this computer…" not in alice.menu
 
@@ -427,12 +427,12 @@ def zipapp(tmp_path):
 
 
 def test_zipapp_hosts_too(zipapp, monkeypatch, hosts):
-    code = "import sys; sys.path[0] = sys.argv[1]; import client; print(client.Host.FOLDER)"
+    code = "import sys; sys.path[0] = sys.argv[1]; import client; print(client.Run.FOLDER)"
     found = subprocess.check_output([sys.executable, "-c", code, str(zipapp)])
     assert found.decode().strip() == str(zipapp)
-    monkeypatch.setattr(Host, "FOLDER", str(zipapp))
+    monkeypatch.setattr(Run, "FOLDER", str(zipapp))
     server = Host("Zip", "--network=Zip")
-    wait_until(lambda: server.look() or server.port)
+    wait_until(lambda: server.poll() or server.port)
     assert server.port, server.last_line
     IrcTalker(server.port).register("bob").close()
 

@@ -531,8 +531,8 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     alice.window.chat.announcements.append("Announcement by bob: books away")
     words = {"invitation": "Others open http://192.168.1.20:12001", "address": "192.168.1.20"}
     state = {"was_joined": True, "is_dismissed": False, "is_copied": False, "port": 1}
-    alice.window.host = types.SimpleNamespace(
-        look=lambda: False, is_at=lambda address: True, **words, **state
+    alice.window.hosting.host = types.SimpleNamespace(
+        poll=lambda: False, is_at=lambda address: True, **words, **state
     )
     answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
     alice.window.questions._ask("Can the others go on without you?", lambda: True, *answers)
@@ -540,7 +540,7 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     desktop.pump(lambda: (alice.root.winfo_width(), alice.root.winfo_height()) == size)
     desktop.pump(lambda: [bar.frame.winfo_viewable() for bar in bars].count(True) == shown)
     desktop.pump(lambda: view.banner.buttons[-1].winfo_viewable())
-    alice.window.host = None
+    alice.window.hosting.host = None
     for bar in bars[:shown]:
         right = bar.frame.winfo_rootx() + bar.frame.winfo_width()
         for button in bar.buttons:

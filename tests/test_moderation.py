@@ -428,7 +428,7 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     person_menu(alice, "bob")
     assert {"Mute…", "Ban from the chat…"} <= set(alice.menu)
     arguments = [word for process in hosts for word in process.process.args]
-    assert alice.window._chore is None and "--add-account=" + HOST in arguments
+    assert alice.window.hosting._command is None and "--add-account=" + HOST in arguments
     bob.close()
     # The name that was used to host is free on later visits, also without the window.
     alice.close()
@@ -496,7 +496,7 @@ def visit(desktop, alice, hub):
 def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noqa: F811
     """Not even to one on this computer: it may be another user's."""
     alice = host(desktop)
-    desktop.pump(lambda: alice.window._chore is not None)
+    desktop.pump(lambda: alice.window.hosting._command is not None)
     if when != "while it is made":
         alice.sees("[SERVER]: You are an operator now.")
     visit(desktop, alice, hub)
@@ -505,7 +505,7 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noq
         alice.sees("[SYSTEM]: This is not your own server: that is at %s." % hosts[0].server)
     desktop.pump(lambda: len(hosts) > 2)
     desktop.pump(lambda: not any(host.thread.is_alive() for host in hosts[1:]))
-    alice.window._look_at_hosts()
+    alice.window.hosting.poll()
     alice.say("done")
     hub.expect("PRIVMSG #lobby :done")
     assert "OPER" not in str(hub.seen)
@@ -524,11 +524,11 @@ def test_only_the_own_server_is_ended(desktop, hosts, hub):  # noqa: F811
 
 def test_leaving_while_the_secret_is_made_does_not_end_the_chat(desktop, hosts):  # noqa: F811
     alice = host(desktop)
-    desktop.pump(lambda: alice.window._chore is not None)
+    desktop.pump(lambda: alice.window.hosting._command is not None)
     alice.window.leave()
     answer(desktop, alice, "Keep the chat running")
     hosts[1].thread.join(TIMEOUT)
-    alice.window._look_at_hosts()
+    alice.window.hosting.poll()
     assert "ended" not in alice.connect_view.hints[client.SERVER].cget("text")
 
 
@@ -544,5 +544,5 @@ def test_own_server_is_known_by_its_address(desktop, hosts, fake, bound, own, ot
     fake.plays("[SERVER] Running on " + bound, code=0)
     status = Host("", "--status")
     status.thread.join(TIMEOUT)
-    assert status.look()
+    assert status.poll()
     assert [address for address in own + others if status.is_at(address)] == own
