@@ -45,7 +45,7 @@ an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Tra
 and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-Session; Chat; History; Search; What servers send; What users type; Completion and links;
+Session; Chat; History; Search; What servers send; What users type; Completion; Texts;
 Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
@@ -191,8 +191,19 @@ RECENT = 500  # entries whose senders Tab suggests first
 CROWD = 5  # joins (or leaves) in a row that become a single entry
 GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
 PASTE_TIME = 2.0  # seconds from line to line of a paste
-ANSWER_TIME = 1.0  # seconds from line to line of a server's answer
+REPLY_TIME = 1.0  # seconds from line to line of a server's answer
 MAX_CODE = 100  # lines of a paste that are looked at again to find out if it is code
+
+
+# The window
+POLL_MS = 30  # between two polls of the queue; 10 while more waits there
+TYPING_MS = 400  # without a key until what is typed is searched
+BATCH = 100  # events handled at once, so that a flood leaves time for keys
+BATCH_TIME = 0.005  # seconds that handling them may take
+SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
+MAX_OFFERED = 8  # links, and rooms, of a line in its menu
+MANY_LINES = 20  # of a paste; for more the user is asked
+ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
 
 # Events
@@ -270,6 +281,7 @@ class RestartError(Exception):
 # Handshake
 # ---------
 
+OPENING = Message("CAP", ("LS", "302"))  # the first message
 HISTORY_CAP = "draft/chathistory"
 REPLY_TAG = "+draft/reply"  # https://ircv3.net/specs/client-tags/reply
 SEARCH_CAP = "soju.im/search"  # described in README.md, as are these:
@@ -320,10 +332,6 @@ class Handshake:
         self._has_ended_caps = False
         self._is_logged_in: Optional[bool] = None  # None until the server has answered
         self._refusal: Optional[EndedError] = None  # of the nickname, until that answer
-
-    def opening(self) -> List[Message]:
-        """Return the first message."""
-        return [Message("CAP", ("LS", "302"))]
 
     def start(self) -> List[Message]:
         """Say who we are, once: after CAP LS is answered, or if the server does not know it.
@@ -427,7 +435,7 @@ class Handshake:
 
 
 FIRST, SYSTEM = "first", "system"  # pins: see Connection
-GOODBYE = Message("QUIT")
+QUIT = Message("QUIT")
 OTHER_CERTIFICATE = (
     "%s shows another certificate than before. Either the server was set up anew, or another"
     " computer answers in its place. Ask the host before you trust it."
@@ -505,7 +513,7 @@ class Carrier:
         data = self._sock.recv(RECEIVE_SIZE)
         if data and self._pipe is not None:
             try:
-                said = self._pipe.receive(data)
+                decrypted = self._pipe.receive(data)
             except ssl.SSLError:
                 if self.is_open or not data.startswith(b"ERROR "):
                     raise
@@ -517,7 +525,7 @@ class Carrier:
             self.fingerprint = self.fingerprint or self._pipe.fingerprint()
             if self._pipe.is_ended:
                 self._sock.shutdown(socket.SHUT_RD)  # the next read finds the end
-            return said
+            return decrypted
         if not data:
             raise EndedError(LOST, "The connection was lost.")
         return data
@@ -529,13 +537,11 @@ class Connection:
     Once registered it reconnects whenever it is lost (unless `reconnects` is False): immediately,
     then after growing pauses, which `retry` ends.
 
-    `pin` tells which server is trusted to be the right one: the fingerprint of its certificate,
-    SYSTEM for any with a certificate that the system trusts for this host, FIRST for the one
-    that is met now, whose pin is SYSTEM if that is so, or else its fingerprint. Connected has the
-    pin to keep. `network` is the name for which a server at a new address has to have the pin of
-    another. With "" the server may be in the clear, but is not told more than that unless it
-    is; it is FIRST if it offers encryption. A connection that was encrypted once is encrypted ever
-    after.
+    `pin`: "" in the clear, but FIRST if TLS is offered; FIRST: never met, becomes SYSTEM if the
+    certificate verifies, else its fingerprint; SYSTEM: must verify for this host; 64 digits:
+    SHA-256 of its certificate. Connected has the pin to keep. `network`: name of the known chat
+    whose pin this new address must match; used in the refusal's words.
+
     Methods may be called from any thread; only `close` blocks, and only if given a `wait`.
     """
 
@@ -564,7 +570,7 @@ class Connection:
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
-        self._pin, self._is_known = pin.replace(FIRST, SYSTEM), pin not in ("", FIRST)
+        self._pin, self._is_pinned = pin.replace(FIRST, SYSTEM), pin not in ("", FIRST)
         self._network = network
         self._wake_end, self._waker = socket.socketpair()
         for end in (self._wake_end, self._waker):
@@ -599,13 +605,13 @@ class Connection:
         """End the pause before the next attempt to reconnect."""
         self._pause_is_over.set()
 
-    def close(self, wait: float = 0.0, farewell: Message = GOODBYE) -> None:
+    def close(self, wait: float = 0.0, quit_message: Message = QUIT) -> None:
         """Send QUIT after all else, and end when the server hangs up; join for `wait` seconds.
 
         Idempotent. Nothing needs to poll the queue any more.
         """
         self._is_polled = False
-        self._quit([farewell])
+        self._quit([quit_message])
         if wait and self._thread.is_alive():
             self._thread.join(wait)
 
@@ -699,7 +705,7 @@ class Connection:
         framer = protocol.Framer(protocol.MAX_TAGS + protocol.MAX_MESSAGE)
         with self._lock:
             self._outgoing.clear()
-        self.send(handshake.opening())
+        self.send([OPENING])
         is_pinged = False
         silent_since = time.monotonic()
         while True:
@@ -744,23 +750,23 @@ class Connection:
             if carrier.is_open:
                 raise  # damaged on its way
             log.info("%s: %s", self.address, error)
-            is_stranger = "CERTIFICATE_VERIFY_FAILED" in str(error) or "match" in str(error)
-            if is_stranger and not self._is_known:
+            is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error) or "match" in str(error)
+            if is_untrusted and not self._is_pinned:
                 raise RestartError from None  # then it is met for the first time
-            if not self._is_known:
+            if not self._is_pinned:
                 raise EndedError(SERVER, NO_TLS % self.address) from None
-            raise self._refusal(is_stranger) from None
+            raise self._refusal(is_untrusted) from None
         if self._pin == FIRST and carrier.fingerprint:
             self._pin = carrier.fingerprint
         if carrier.fingerprint and self._pin not in (SYSTEM, carrier.fingerprint):
-            raise self._refusal(is_encrypted=True)
+            raise self._refusal(is_untrusted=True)
         return data
 
-    def _refusal(self, is_encrypted: bool) -> EndedError:
+    def _refusal(self, is_untrusted: bool) -> EndedError:
         """Return the error for a server that is not the one that is trusted, or not encrypted."""
-        text = (OTHER_CERTIFICATE if is_encrypted else NO_ENCRYPTION) % self.address
+        text = (OTHER_CERTIFICATE if is_untrusted else NO_ENCRYPTION) % self.address
         if self._network:
-            text = OTHER_NAMESAKE if is_encrypted else CLEAR_NAMESAKE
+            text = OTHER_NAMESAKE if is_untrusted else CLEAR_NAMESAKE
             text = text.format(self.address, self._network)
         return EndedError(TRUST, text, is_final=True)
 
@@ -789,7 +795,7 @@ class Connection:
             if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
                 self._session += 1
-                self._is_known, self._network = bool(self._pin), ""
+                self._is_pinned, self._network = bool(self._pin), ""
                 with self._lock:
                     self._open_session = self._session
                 caps, is_resumed = handshake.caps, handshake.is_resumed
@@ -903,9 +909,6 @@ class Entry:
     def day(self) -> str:
         """The local date, as "2026-11-22"."""
         return time.strftime("%Y-%m-%d", time.localtime(self.line.when))
-
-
-Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
 
 
 class Member(NamedTuple):
@@ -1082,7 +1085,7 @@ class Conversation:
         found = (e for e in entries if e.msgid and e.line.kind in kinds)
         return next(found, None) if self._known else None  # without a history, at once
 
-    def find(self, words: str) -> List[Hit]:
+    def find(self, words: str) -> "List[Hit]":
         """Return the hits of `words` in the texts of entries, in order.
 
         Case and accents make no difference.
@@ -1091,7 +1094,7 @@ class Conversation:
         entries = self.shown if pattern.pattern else []
         return [(e, span) for e in entries for span in _find_folded(e.text, pattern)]
 
-    def find_same(self, entry: Entry) -> Optional[Entry]:
+    def counterpart(self, entry: Entry) -> Optional[Entry]:
         """Return an entry as it is here: itself, or that with the same msgid."""
         return entry if entry in self.entries else self._known.get(entry.msgid)
 
@@ -1127,24 +1130,6 @@ class Shades:
         """Keep the colour of a user for a new nickname."""
         if len(self._known) < MAX_MEMBERS:
             self._known[protocol.casefold(new)] = self.of(old)
-
-
-_fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
-
-
-def _folded_pattern(words: str) -> Pattern[str]:
-    return re.compile(re.escape("".join(map(_fold, words))))
-
-
-def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
-    if len(text.encode("utf-8", "surrogatepass")) == len(text):  # ASCII, as most is
-        return [match.span() for match in pattern.finditer(text.lower())]
-    parts = list(map(_fold, text))
-    spans = [match.span() for match in pattern.finditer("".join(parts))]
-    if spans:  # a character may have become none, or several
-        indices = [index for index, part in enumerate(parts) for _ in part] + [len(text)]
-        spans = [(indices[s], max(indices[e - 1] + 1, indices[e])) for s, e in spans]
-    return spans
 
 
 # Changes
@@ -1346,8 +1331,9 @@ class Session:
 class Listing:
     """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
 
-    def __init__(self, word: str = "") -> None:
-        self.word = word  # "" without a connection
+    def __init__(self, *params: str) -> None:
+        self.params = params  # the command
+        self.word = ""  # as long as it is not sent
         self.rows: List[Message] = []
         self.is_done = False
 
@@ -1416,7 +1402,6 @@ class Chat:
         self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
         self.listing = Listing()  # the answer to the last `request`
-        self.requested: Sequence[str] = ()  # by it
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
@@ -1487,7 +1472,7 @@ class Chat:
         channels = (c for c in self.conversations if c.kind == CHANNEL)
         return [c.name for c in channels if c.membership in (JOINED, REJOINING)]
 
-    def find(self, name: str) -> Optional[Conversation]:
+    def conversation_named(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
         folded = protocol.casefold(name)
         found = (c for c in self.conversations if c.folded == folded and c.kind != CONSOLE)
@@ -1495,9 +1480,9 @@ class Chat:
 
     def can_reply(self, entry: Entry) -> bool:
         """Return False for the server's lines, and for private ones without a conversation."""
-        return bool(entry.line.nickname) and self.home(entry) is not None
+        return bool(entry.line.nickname) and self.reply_conversation(entry) is not None
 
-    def home(self, entry: Entry) -> Optional[Conversation]:
+    def reply_conversation(self, entry: Entry) -> Optional[Conversation]:
         """Return the conversation of an entry in view: for a private entry, the private one."""
         if entry.line.kind != PRIVATE or self.current.kind == PRIVATE:
             return self.current
@@ -1506,9 +1491,9 @@ class Chat:
 
     def address_of(self, entry: Optional[Entry]) -> str:
         """Return "@name ", with which an answer to a private entry in a channel begins; else ""."""
-        if entry is None or self.home(entry) is self.current:
+        if entry is None or self.reply_conversation(entry) is self.current:
             return ""
-        home = self.home(entry)
+        home = self.reply_conversation(entry)
         return "@%s " % (home.name if home is not None else entry.line.nickname)
 
     def next_unread(self) -> Optional[Conversation]:
@@ -1534,7 +1519,7 @@ class Chat:
         address = "@%s " % self.correspondent
         return _REPLY_DRAFT.sub(lambda found: address, draft) if self.correspondent else draft
 
-    def notice(self, draft: str) -> Tuple[str, str]:
+    def describe_draft(self, draft: str) -> Tuple[str, str]:
         """Return words about where a draft goes, and their icon; "" for plainly to the room.
 
         The draft of a password is its command, with the password if that is asked for again.
@@ -1571,7 +1556,7 @@ class Chat:
         """True if the room in view has a private line that the user has not answered yet."""
         newest = itertools.islice(reversed(self.current.entries), RECENT)
         entry = next((e for e in newest if e.is_own or e.line.kind == PRIVATE), None)
-        home = self.home(entry) if entry is not None and not entry.is_own else None
+        home = self.reply_conversation(entry) if entry is not None and not entry.is_own else None
         return home not in (None, self.current) and not home.entries[-1].is_own
 
     def missing_password(self, text: str) -> str:
@@ -1685,7 +1670,7 @@ class Chat:
         """Bring a conversation into view."""
         if conversation is not self.current:
             self.unmark(self.current)
-            self.current, self.reply_to, self.lookup.goal = conversation, None, None
+            self.current, self.reply_to, self.lookup.revealing = conversation, None, None
             self.change(SIDEBAR)
         if self._has_focus:
             self._clear_unread(conversation)
@@ -1694,7 +1679,7 @@ class Chat:
 
     def open(self, name: str) -> None:
         """Bring up a private conversation, or a channel, which is joined first."""
-        found = self.find(name)
+        found = self.conversation_named(name)
         if name.startswith(CHANNEL_SIGN) and (found is None or found.is_outside):
             self.submit("/join " + name)
         elif found is None and not protocol.is_nickname(name):
@@ -1728,13 +1713,13 @@ class Chat:
         item = self.outbox.failed(entry)
         if item is not None:
             target, text = item.message.params
-            if self.current is not self.find(target):
+            if self.current is not self.conversation_named(target):
                 text = "@%s %s" % (target, text)
             elif text.startswith(protocol.ACTION):
                 text = "/me " + text[len(protocol.ACTION) :].rstrip("\x01")
             elif text.startswith("/"):
                 text = "/" + text
-            if self.current is self.find(target):
+            if self.current is self.conversation_named(target):
                 self.reply(self.current.quoted(entry) or self.reply_to)
             self.outcome.rest = text
             self.discard(entry)
@@ -1761,7 +1746,7 @@ class Chat:
 
     def request(self, *params: str) -> None:
         """Ask with a command for rooms, or for bans and mutes; LISTING says that they came."""
-        self.listing, self.requested = Listing(), params
+        self.listing = Listing(*params)
         if self.session.is_settled:
             self.listing.word = "listing-%d" % next(self._numbers)
             if params == _BANS:  # what comes tells who is muted
@@ -1779,9 +1764,9 @@ class Chat:
     def reveal(self, result: "Result") -> None:
         """Bring a result into view, then load what stands around it, up to what is loaded."""
         self.open(result.conversation.name)
-        if self.current is self.find(result.conversation.name):
-            self.lookup.goal = result
-            _approach(self, self.current)
+        if self.current is self.conversation_named(result.conversation.name):
+            self.lookup.revealing = result
+            _try_reveal(self, self.current)
 
     def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
@@ -1803,7 +1788,7 @@ class Chat:
         elif not self.current.unread:
             self.unmark(self.current)
 
-    def look(self, is_in_view: Callable[[Entry], bool]) -> None:
+    def mark_seen(self, is_in_view: Callable[[Entry], bool]) -> None:
         """Count private conversations as read whose news the user sees in a channel."""
         for private in (c for c in self.conversations if c.unread and c.kind == PRIVATE):
             news = [e for e in private.entries[-RECENT:] if not e.is_own][-private.unread :]
@@ -1870,12 +1855,12 @@ class Chat:
             self.outbox.set_delivery(item, UNCERTAIN)
         self._give_back(list(self._pastes))
         for request in self.history.requests:
-            _finish(self, request.lookup, _LOADED % "the connection was lost")
+            _end_search(self, request.lookup, _LOADED % "the connection was lost")
             _mark_gap(self, request)
         self.history = History()
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
-        self.session.is_settled, self.listing = False, Listing()
+        self.session.is_settled, self.listing = False, Listing(*self.listing.params)
         self.change(LISTING)
         for conversation in self.conversations:
             if conversation.members:
@@ -1922,7 +1907,7 @@ class Chat:
 
     def _note_mute(self, message: Message) -> None:
         """Keep who is muted, as the server tells its operators, and those who are; list again."""
-        kind, target, seconds = message.params[:2], *(*message.params[2:4], "", "")[:2]
+        kind, target, seconds = message.params[:2], message.param(2), message.param(3)
         mutes = ("MUTE", "DONE"), ("MUTE", "MUTED"), ("BANS", "MUTE")  # MUTED: the user is
         is_mute = kind in mutes and seconds.isdecimal()
         if message.command == "NOTE" and is_mute and len(self.muted) < MAX_LISTED:
@@ -1932,7 +1917,7 @@ class Chat:
         elif message.command != "NOTE" or kind != ("BAN", "DONE"):
             return
         self.change(MEMBERS)
-        if kind[1:] == ("DONE",) and self.requested == _BANS:
+        if kind[1:] == ("DONE",) and self.listing.params == _BANS:
             self.request(*_BANS)
 
     def _give_back(self, words: Iterable[str]) -> None:
@@ -1972,7 +1957,8 @@ class Chat:
         """Return an entry that is not in a conversation yet."""
         is_own = is_own or (bool(line.nickname) and self.is_me(line.nickname))
         entry = Entry(next(self._numbers), line, msgid, is_own)
-        entry.is_mention = line.kind == FROM_OTHERS and not is_own and self.is_mention(line.text)
+        is_others = line.kind == FROM_OTHERS and not is_own
+        entry.is_mention = is_others and _names(self.nickname, line.text)
         return entry
 
     def add(self, entry: Entry, conversation: Conversation) -> None:
@@ -2058,10 +2044,6 @@ class Chat:
         """Return True if this is our nickname."""
         return protocol.casefold(nickname) == protocol.casefold(self.nickname)
 
-    def is_mention(self, text: str) -> bool:
-        """Return True if a text names the user."""
-        return _names(self.nickname, text)
-
     def is_ignored(self, nickname: str) -> bool:
         """Return True if the user ignores this nickname."""
         folded = protocol.casefold(nickname)
@@ -2084,7 +2066,8 @@ class Chat:
 
     def private(self, nickname: str, limit: int = 0) -> Conversation:
         """Return the conversation with a user; if there are too many, that in view."""
-        return self.find(nickname) or self.create(nickname, PRIVATE, limit) or self.current
+        known = self.conversation_named(nickname)
+        return known or self.create(nickname, PRIVATE, limit) or self.current
 
     def remove(self, conversation: Conversation) -> None:
         """Remove a conversation; if it was in view, that above it follows."""
@@ -2120,7 +2103,8 @@ class Chat:
         entry.reply_to = message.tag(REPLY_TAG)
         item = self.outbox.add(entry, message)
         self.flush()
-        for conversation in dict.fromkeys([self.current, self.find(message.params[0])]):
+        recipient = self.conversation_named(message.params[0])
+        for conversation in dict.fromkeys([self.current, recipient]):
             if conversation is not None:
                 item.conversations.append(conversation)
                 self.add(entry, conversation)
@@ -2136,7 +2120,7 @@ class Chat:
             self.send(Message("PING", ("sent-%d" % self.outbox.last_number,)))
 
     def _can_send(self, folded: str) -> bool:
-        conversation = self.find(folded)
+        conversation = self.conversation_named(folded)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
         return self.session.is_settled and not is_waiting
 
@@ -2167,12 +2151,16 @@ class Chat:
 
 _HISTORY_BATCHES = ("chathistory", "draft/chathistory-targets", SEARCH_CAP)
 
-# Purposes of a request: the latest page of a new conversation, the page before all that is known,
-# what was missed while the connection was lost, the users who have sent private messages
-# meanwhile, the answer to /history, a page that comes unasked, or too late, a page around a result
-# of a search, the pages from there to what is loaded, and the results of a search
-LATEST, OLDER, MISSED, TARGETS = "latest", "older", "missed", "targets"
-TYPED, UNASKED, AROUND, BETWEEN, SEARCHED = "typed", "unasked", "around", "between", "searched"
+# Request.purpose
+LATEST = "latest"  # the latest page of a new conversation
+OLDER = "older"  # the page before all that is known
+MISSED = "missed"  # while the connection was lost
+TARGETS = "targets"  # the users who have sent private messages meanwhile
+TYPED = "typed"  # the answer to /history
+UNASKED = "unasked"  # a page that comes unasked, or too late
+AROUND = "around"  # a page around a result of a search
+BETWEEN = "between"  # the pages from there to what is loaded
+SEARCHED = "searched"  # the results of a search
 _ABOVE = (OLDER, AROUND, BETWEEN)  # the purposes of pages above what is loaded
 
 
@@ -2270,7 +2258,7 @@ def _just_before(chat: Chat, place: Place) -> str:
 
 def _catch_up_with(chat: Chat, nickname: str) -> None:
     """Catch up with a private conversation, which may be new."""
-    conversation = chat.find(nickname) or chat.create(nickname, PRIVATE)
+    conversation = chat.conversation_named(nickname) or chat.create(nickname, PRIVATE)
     if conversation is not None:
         _catch_up(chat, conversation)
     else:  # there are too many
@@ -2285,10 +2273,10 @@ def _give_up(chat: Chat, request: Request) -> None:
         request.purpose, request.deadline = UNASKED, math.inf
     else:
         chat.history.requests.remove(request)
-    _finish(chat, request.lookup, _LOADED % "the server could not search")
+    _end_search(chat, request.lookup, _LOADED % "the server could not search")
     if is_page and request.conversation is not None:
         chat.resolve(request.conversation.folded, False)
-        _approach(chat, request.conversation, can_ask=False)
+        _try_reveal(chat, request.conversation, can_ask=False)
 
 
 def _on_batch(chat: Chat, message: Message) -> None:
@@ -2300,7 +2288,7 @@ def _on_batch(chat: Chat, message: Message) -> None:
         request = chat.history.waiting("" if is_list else message.text)
         unasked = sum(request.purpose == UNASKED for request in chat.history.requests)
         if request is None and unasked < MAX_UNASKED:
-            request = Request(UNASKED, chat.find(message.text), PAGE, math.inf)
+            request = Request(UNASKED, chat.conversation_named(message.text), PAGE, math.inf)
             chat.history.requests.append(request)
         if request is not None:
             request.batch = reference
@@ -2312,7 +2300,8 @@ def _on_batch(chat: Chat, message: Message) -> None:
             _take_results(chat, request)
         elif request.conversation in chat.conversations:
             _take_page(chat, request, request.conversation)
-            _approach(chat, request.conversation, can_ask=request.purpose not in (AROUND, BETWEEN))
+            can_ask = request.purpose not in (AROUND, BETWEEN)
+            _try_reveal(chat, request.conversation, can_ask)
 
 
 def _take_targets(chat: Chat, request: Request) -> None:
@@ -2376,7 +2365,7 @@ def _take_missed(
         return
     conversation.is_complete = True
     if request.missed:
-        count = "1 message" if request.missed == 1 else "%d messages" % request.missed
+        count = protocol.counted(request.missed, "message")
         chat.inform("Welcome back. You missed %s." % count, conversation)
     chat.resolve(conversation.folded, request.is_gapless or chat.session.is_resumed)
 
@@ -2424,6 +2413,24 @@ _LOADED = "found in what is loaded here (%s)"  # and why not in more
 _KEPT = "found in everything the server keeps"
 _CUT = "found, but the server had no time to search older messages"
 
+Hit = Tuple[Entry, Span]  # what a search has found: a part of the text of an entry
+_fold = functools.lru_cache(maxsize=10000)(protocol.fold_text)  # of a character
+
+
+def _folded_pattern(words: str) -> Pattern[str]:
+    return re.compile(re.escape("".join(map(_fold, words))))
+
+
+def _find_folded(text: str, pattern: Pattern[str]) -> List[Span]:
+    if len(text.encode("utf-8", "surrogatepass")) == len(text):  # ASCII, as most is
+        return [match.span() for match in pattern.finditer(text.lower())]
+    parts = list(map(_fold, text))
+    spans = [match.span() for match in pattern.finditer("".join(parts))]
+    if spans:  # a character may have become none, or several
+        indices = [index for index, part in enumerate(parts) for _ in part] + [len(text)]
+        spans = [(indices[s], max(indices[e - 1] + 1, indices[e])) for s, e in spans]
+    return spans
+
 
 class Result(NamedTuple):
     """A message that a search in all conversations has found."""
@@ -2441,7 +2448,7 @@ class Lookup:
         self.results: List[Result] = []  # the newest first
         self.note = "Searching everything the server keeps…"  # then: what was found, and where
         self.is_done = not words
-        self.goal: Optional[Result] = None  # that was chosen, until it is in view
+        self.revealing: Optional[Result] = None  # the chosen result, until its message is in view
 
     def add(self, found: Iterable[Tuple[Conversation, Entry]]) -> None:
         """Merge messages into the results; those that are there already stay."""
@@ -2467,7 +2474,7 @@ def _search(chat: Chat, lookup: Lookup) -> None:
     if SEARCH_CAP not in chat.session.caps or not chat.session.is_settled:
         is_able = SEARCH_CAP in chat.session.caps or not chat.session.is_settled
         why = "you are not connected" if is_able else "this server cannot search"
-        return _finish(chat, lookup, _LOADED % why)
+        return _end_search(chat, lookup, _LOADED % why)
     request = Request(SEARCHED, None, MAX_RESULTS, chat.now + HISTORY_TIME)
     request.lookup, request.folded = lookup, SEARCH_CAP  # by which its answer is known
     chat.history.requests.append(request)
@@ -2494,36 +2501,38 @@ def _take_results(chat: Chat, request: Request) -> None:
     notes = [message for message in request.messages if message.command == "NOTE"]
     for message in request.messages:
         target, sender = message.param(0), message.nickname
-        is_channel, is_known = target.startswith(CHANNEL_SIGN), chat.find(target) is not None
+        is_channel = target.startswith(CHANNEL_SIGN)
+        is_known = chat.conversation_named(target) is not None
         # Of a private message, one of the two is the user, maybe under another nickname.
         is_to_other = chat.is_me(sender) or (is_known and not chat.is_me(target))
         name = target if is_channel or is_to_other else sender
         new = Conversation(name, CHANNEL if is_channel else PRIVATE)
-        conversation = chat.find(name) or new
+        conversation = chat.conversation_named(name) or new
         entry = _read_entry(chat, message, conversation)
         if entry is not None and entry.line.kind != FROM_SERVER:
             found.append((conversation, entry))
     if request.lookup is not None:
         request.lookup.add(found)
-    _finish(chat, request.lookup, _CUT if notes else _KEPT)
+    _end_search(chat, request.lookup, _CUT if notes else _KEPT)
 
 
-def _finish(chat: Chat, lookup: Optional[Lookup], where: str) -> None:
+def _end_search(chat: Chat, lookup: Optional[Lookup], scope: str) -> None:
     """Say that a search is done, unless another has followed it."""
     if lookup is chat.lookup:
         number = len(lookup.results)
-        count = {0: "Nothing", 1: "1 message", MAX_RESULTS: "The newest %d messages" % number}
-        lookup.note = "%s %s" % (count.get(number, "%d messages" % number), where)
+        count = {0: "Nothing", MAX_RESULTS: "The newest %d messages" % number}
+        words = count.get(number, protocol.counted(number, "message"))
+        lookup.note = "%s %s" % (words, scope)
         lookup.is_done = True
         chat.change(RESULTS)
 
 
-def _approach(chat: Chat, conversation: Conversation, can_ask: bool = True) -> None:
+def _try_reveal(chat: Chat, conversation: Conversation, can_ask: bool = True) -> None:
     """Bring the result that was chosen into view, or ask for the history around it."""
-    goal = chat.lookup.goal
-    if goal is None or conversation is not chat.current:
+    chosen = chat.lookup.revealing
+    if chosen is None or conversation is not chat.current:
         return
-    entry, place = conversation.find_same(goal.entry), goal.entry.place
+    entry, place = conversation.counterpart(chosen.entry), chosen.entry.place
     later = (e for e in conversation.entries if place.precedes(e.place))
     below = conversation.first_stored(later)
     is_waiting = chat.history.is_fetching(conversation) or conversation.membership == JOINING
@@ -2534,9 +2543,11 @@ def _approach(chat: Chat, conversation: Conversation, can_ask: bool = True) -> N
         request = _ask(chat, AROUND, conversation, "AROUND", "msgid=" + place.msgid)
         request.before = below
         return
-    chat.lookup.goal = None
+    chat.lookup.revealing = None
     if entry is None:
-        chat.inform("The message of %s cannot be loaded now." % goal.entry.line.clock, conversation)
+        chat.inform(
+            "The message of %s cannot be loaded now." % chosen.entry.line.clock, conversation
+        )
     else:
         chat.change(REVEALED, conversation, [entry])
 
@@ -2592,9 +2603,9 @@ def _on_text(chat: Chat, message: Message) -> None:
         if chat.is_me(target):  # the copy for the recipient of what was confirmed already
             return
     is_channel = target.startswith(CHANNEL_SIGN)
-    if is_channel and chat.find(target) is None:  # it was left a moment ago
+    if is_channel and chat.conversation_named(target) is None:  # it was left a moment ago
         return
-    conversation = chat.find(target) or chat.current
+    conversation = chat.conversation_named(target) or chat.current
     is_private = "!" in message.source and not is_channel
     if is_private and chat.is_me(sender):
         conversation = chat.private(target)
@@ -2626,7 +2637,7 @@ def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], Non
 
     def handle(chat: Chat, message: Message) -> None:
         name = message.params[index]
-        channel = chat.find(name)
+        channel = chat.conversation_named(name)
         if channel is not None:
             handler(chat, message, channel)
         elif protocol.casefold(name) in chat.left:
@@ -2638,7 +2649,7 @@ def _in_channel(index: int, handler: Callable[[Chat, Message, Conversation], Non
 
 
 def _on_join(chat: Chat, message: Message) -> None:
-    nickname, channel = message.nickname, chat.find(message.params[0])
+    nickname, channel = message.nickname, chat.conversation_named(message.params[0])
     if chat.is_me(nickname):
         _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
@@ -2649,7 +2660,7 @@ def _on_join(chat: Chat, message: Message) -> None:
 
 def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
     """Tell in a private conversation that its user is here again, or who has the name now."""
-    conversation = chat.find(nickname)
+    conversation = chat.conversation_named(nickname)
     if conversation is not None and conversation.has_left:
         conversation.has_left = False
         warning = " The name is not registered, so it may be someone else."
@@ -2665,7 +2676,7 @@ def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[
     if new != old:
         chat.change(MEMBERS, channel)
         names = {member.nickname for member in (old, new) if member is not None}
-        if any(chat.find(name) is not None for name in names):  # the sidebar shows who is here
+        if any(map(chat.conversation_named, names)):  # the sidebar shows who is here
             chat.change(SIDEBAR)
 
 
@@ -2718,7 +2729,7 @@ def _finish_registration(chat: Chat) -> None:
         end = "timestamp=" + protocol.format_time(LATEST_TIME)  # our clock may be wrong
         _ask(chat, TARGETS, None, "TARGETS", _just_before(chat, chat.complete_until), end)
     for item in chat.outbox.having(UNCERTAIN):
-        conversation = chat.find(item.folded)
+        conversation = chat.conversation_named(item.folded)
         if not item.folded.startswith(CHANNEL_SIGN):
             _catch_up_with(chat, item.message.params[0])
         elif conversation is None or conversation.is_outside:  # it will not be joined
@@ -2735,7 +2746,7 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.is_banned = message.command == "474"
     chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
-    _approach(chat, channel, can_ask=False)
+    _try_reveal(chat, channel, can_ask=False)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
@@ -2748,7 +2759,7 @@ def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
 
 
 def _on_part(chat: Chat, message: Message) -> None:
-    channel = chat.find(message.params[0])
+    channel = chat.conversation_named(message.params[0])
     if chat.is_me(message.nickname):
         chat.left.pop(protocol.casefold(message.params[0]), None)
         if channel is not None and channel.membership != JOINING:  # left, and entered again
@@ -2787,7 +2798,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     chat.shades.rename(old, new)
     conversations = chat.shared_with(message.nickname)
-    namesake = chat.find(new)  # of a user who had the name before
+    namesake = chat.conversation_named(new)  # of a user who had the name before
     if namesake is not None and namesake not in conversations:
         conversations.append(namesake)
         namesake.has_left = False
@@ -2795,7 +2806,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
         member = conversation.members.get(old)
         if member is not None:
             _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
-        elif conversation.name != new and chat.find(new) in (None, conversation):
+        elif conversation.name != new and chat.conversation_named(new) in (None, conversation):
             conversation.rename(new)
             chat.outbox.rename(old, new)
             chat.change(HEADER, conversation)
@@ -2970,7 +2981,7 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
         chat.show(message._replace(command="403"), chat.current)
         return
     guess = _guess(chat, nickname)
-    if guess or chat.current is not chat.find(nickname):
+    if guess or chat.current is not chat.conversation_named(nickname):
         words = [protocol.NO_SUCH_USER.format(nickname), guess]
         chat.answer(". ".join(filter(None, words)))
     else:  # in their private conversation
@@ -3058,7 +3069,7 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     needed = _NEEDED.get(verb)
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
         raise InputError("This server has no /%s." % verb)
-    for found in (chat.find(message.params[0]) for message in texts):
+    for found in (chat.conversation_named(message.params[0]) for message in texts):
         if found is not None and found.is_outside and verb != "join":
             raise InputError("You are not in {0}. Type /join {0}".format(found.name))
 
@@ -3066,11 +3077,12 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
-        recipient, goal = chat.find(message.params[0]), chat.reply_to
-        if goal is not None and recipient is not None:
-            if recipient is chat.home(goal):
-                message = message._replace(tags={REPLY_TAG: goal.msgid})
-            if recipient in (chat.home(goal), chat.current):
+        recipient, replied = chat.conversation_named(message.params[0]), chat.reply_to
+        if replied is not None and recipient is not None:
+            home = chat.reply_conversation(replied)
+            if recipient is home:
+                message = message._replace(tags={REPLY_TAG: replied.msgid})
+            if recipient in (home, chat.current):
                 chat.reply(None)
         chat.say(message)
     elif message.command == "CHATHISTORY":
@@ -3087,7 +3099,7 @@ def _enter(chat: Chat, message: Message) -> None:
     if any(not name.startswith(CHANNEL_SIGN) for name in names):
         raise InputError("The name of a room begins with %s." % CHANNEL_SIGN)
     for name in names:
-        channel = chat.find(name) or chat.create(name, CHANNEL)
+        channel = chat.conversation_named(name) or chat.create(name, CHANNEL)
         if channel is None:
             raise InputError("You are in too many rooms to join %s." % name)
         if channel.membership == OUTSIDE:
@@ -3097,23 +3109,10 @@ def _enter(chat: Chat, message: Message) -> None:
         chat.select(channel)
 
 
-def _run_help(chat: Chat, args: Tuple[str, ...]) -> None:
-    chat.change(HELP)
-
-
-def _run_search(chat: Chat, args: Tuple[str, ...]) -> None:
-    chat.search(args[0])
-
-
 def _run_list(chat: Chat, args: Tuple[str, ...]) -> None:
     """/list: the end of the answer is shown."""
     if chat.channel is not None:
         chat.channel.list_requests += 1
-
-
-def _run_leave(chat: Chat, args: Tuple[str, ...]) -> None:
-    """/leave: the channel or the private conversation in view"""
-    chat.leave(chat.current, *args)
 
 
 def _run_quit(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -3148,10 +3147,10 @@ def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
 
 # What verbs do before their messages are sent
 USER_VERBS: Dict[str, Callable[[Chat, Tuple[str, ...]], None]] = {
-    "help": _run_help,
-    "search": _run_search,
+    "help": lambda chat, args: chat.change(HELP),
+    "search": lambda chat, args: chat.search(args[0]),
     "list": _run_list,
-    "leave": _run_leave,
+    "leave": lambda chat, args: chat.leave(chat.current, *args),
     "quit": _run_quit,
     "ignore": _run_ignore,
     "unignore": _run_unignore,
@@ -3167,16 +3166,8 @@ _NEEDED: Dict[str, str] = {
 }
 
 
-# Completion and links
-# --------------------
-
-_ADDRESS = re.compile(r"\w+://\S*")
-_ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
-_PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
-_PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
-_REPLY_DRAFT = re.compile(r"^ */reply ", re.IGNORECASE | re.MULTILINE)
-_SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
-_LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
+# Completion
+# ----------
 
 
 class Suggestion(NamedTuple):
@@ -3200,7 +3191,7 @@ class Completer:
         self.found: List[Suggestion] = []
         self.index = 0  # of the suggestion that is chosen
 
-    def look(self, text: str, cursor: int, signs: str = "") -> List[Suggestion]:
+    def suggest(self, text: str, cursor: int, signs: str = "") -> List[Suggestion]:
         """Return the suggestions for a draft; only for a word with one of `signs`, if given."""
         self._draft, self.index = (text, cursor), 0
         self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
@@ -3218,7 +3209,7 @@ class Completer:
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor with the next suggestion, or the chosen one (0); None for none."""
         if not self.found or (text, cursor) != self._draft:
-            self.look(text, cursor)
+            self.suggest(text, cursor)
             self.index = -1 if step > 0 else 0
         if not self.found:
             return None
@@ -3233,7 +3224,7 @@ def _guess(chat: Chat, nickname: str) -> str:
 
     Nothing for the name of a user who has written to us: X would be another user.
     """
-    known = chat.find(nickname)
+    known = chat.conversation_named(nickname)
     if known is not None and any(e.line.nickname and not e.is_own for e in known.entries):
         return ""
     begun = nickname[: len(nickname) // 2 + 1]  # right, if the slip comes after it
@@ -3282,6 +3273,18 @@ def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
         names.setdefault(conversation.folded, conversation.name)
     names.pop(protocol.casefold(chat.nickname), None)
     return [name for folded, name in names.items() if folded.startswith(begun)][:most]
+
+
+# Texts
+# -----
+
+_ADDRESS = re.compile(r"\w+://\S*")
+_ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
+_PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
+_PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
+_REPLY_DRAFT = re.compile(r"^ */reply ", re.IGNORECASE | re.MULTILINE)
+_SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
+_LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=100)
@@ -3564,7 +3567,7 @@ def own_addresses() -> List[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))[:MAX_NETWORKS]
 
 
-def is_own(host: str) -> bool:
+def is_own_address(host: str) -> bool:
     """Return True if an address is this computer's own; False for names, without a lookup."""
     try:
         kind, numeric = socket.SOCK_DGRAM, socket.AI_NUMERICHOST
@@ -3582,10 +3585,10 @@ def is_local(server: str) -> bool:
         host, _ = parse_server(server)
     except ValueError:
         return False
-    return host == "localhost" or is_own(host)
+    return host == "localhost" or is_own_address(host)
 
 
-class Found(NamedTuple):
+class FoundServer(NamedTuple):
     """A server that has answered."""
 
     host: str
@@ -3597,7 +3600,7 @@ class Found(NamedTuple):
 
     @property
     def people(self) -> str:
-        return {0: "nobody yet", 1: "1 person"}.get(self.users, "%d people" % self.users)
+        return protocol.counted(self.users, "person", "people") if self.users else "nobody yet"
 
 
 class Finder:
@@ -3617,9 +3620,9 @@ class Finder:
         self._round = 0
         self._next = 0.0  # the time of the next query
         # What was found, and the round of its last answer, by address ("": this computer) and port
-        self._found: Dict[Tuple[str, int], Tuple[Found, int]] = {}
+        self._found: Dict[Tuple[str, int], Tuple[FoundServer, int]] = {}
 
-    def look(self, now: float) -> List[Found]:
+    def poll(self, now: float) -> List[FoundServer]:
         """Ask if it is time to; return the servers that have answered, the first of them first."""
         if self.can_ask and now >= self._next:
             self._next = now + self._interval
@@ -3630,7 +3633,7 @@ class Finder:
         return [found for found, _ in self._found.values()]
 
     def close(self) -> None:
-        """Close the sockets, and forget what was found, until the next look. Idempotent."""
+        """Close the sockets, and forget what was found, until the next poll. Idempotent."""
         while self._sockets:
             self._sockets.popitem()[1].close()
         self._found.clear()
@@ -3689,8 +3692,8 @@ class Finder:
             self._add(host, answer)
         return True
 
-    def _add(self, host: str, answer: protocol.Announcement) -> None:
-        is_here = is_own(host)
+    def _add(self, host: str, answer: protocol.ServerInfo) -> None:
+        is_here = is_own_address(host)
         key = "" if is_here else host, answer.port
         if key in self._found:
             host = self._found[key][0].host  # 127.0.0.1 is asked first, if the server listens there
@@ -3698,7 +3701,7 @@ class Finder:
             of_address = sum(key[0] == other for other, _ in self._found)
             if of_address >= MAX_OF_ADDRESS or len(self._found) >= MAX_FOUND:
                 return
-        self._found[key] = Found(host, *answer, is_here), self._round
+        self._found[key] = FoundServer(host, *answer, is_here), self._round
 
 
 def print_found() -> int:
@@ -3706,7 +3709,7 @@ def print_found() -> int:
     output, until = _reopen(sys.stdout), time.monotonic() + FIND_TIME
     with contextlib.closing(Finder(FIND_TIME / MAX_SILENT_ROUNDS)) as finder:
         while finder.can_ask and time.monotonic() < until:
-            found = finder.look(time.monotonic())
+            found = finder.poll(time.monotonic())
             time.sleep(FIND_TIME / 30)
     if not finder.can_ask or not found:
         hint = "Is a server running on this network? python3 client.py ADDRESS asks it directly."
@@ -3722,6 +3725,8 @@ def print_found() -> int:
 # Hosting
 # -------
 
+Action = Callable[[], object]
+
 
 class Run:
     """A run of server.py, as a process of its own that may outlive this program."""
@@ -3732,9 +3737,7 @@ class Run:
     )
     OPTIONS: Tuple[str, ...] = ()  # of the server
 
-    def __init__(
-        self, *options: str, secret: str = "", done: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, *options: str, secret: str = "", done: Action = lambda: None) -> None:
         """Start it, with a secret to read. Raises OSError with words for the user."""
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
@@ -3775,9 +3778,7 @@ class Run:
 class Host(Run):
     """The server of the user's data folder: a run of it, or of its command --status."""
 
-    def __init__(
-        self, network: str, *options: str, done: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, network: str, *options: str, done: Action = lambda: None) -> None:
         super().__init__(*options, done=done)
         self.network = network
         self.bound, self.port = "", 0  # once it accepts connections
@@ -3805,7 +3806,11 @@ class Host(Run):
         """Return True if none but this server can be at an address."""
         host, port = parse_server(address) if address else ("", 0)
         is_at = {"0.0.0.0": ":" not in host, "::": True}.get(self.bound, host == self.bound)
-        return port == self.port and is_at and is_own(host)
+        return port == self.port and is_at and is_own_address(host)
+
+    def dismiss(self) -> None:
+        """Show the invitation no more."""
+        self.is_dismissed = True
 
     @property
     def invitation(self) -> str:
@@ -3931,7 +3936,7 @@ class Terminal:
 
     def _chat(self, connection: Connection, chat: Chat, server: str) -> Disconnected:
         last_event = time.monotonic()
-        goodbye = ""  # the /quit, which waits until the messages before it are delivered
+        quit_line = ""  # the /quit, which waits until the messages before it are delivered
         while True:
             event, now = None, time.time()
             with contextlib.suppress(queue.Empty):
@@ -3942,7 +3947,7 @@ class Terminal:
             elif not isinstance(event, str):
                 outcome = chat.do(now, chat.handle, event)
             elif _is_quit(event):
-                goodbye, outcome = event, Outcome()
+                quit_line, outcome = event, Outcome()
             elif len(event) > MAX_PASTE:
                 reason = "Lines of more than %d characters are not sent." % MAX_PASTE
                 outcome = chat.do(now, chat.answer, reason)
@@ -3956,10 +3961,10 @@ class Terminal:
                 self._note_pin(chat, server)
             if isinstance(event, Disconnected):
                 return event
-            if goodbye and (self._is_person or not chat.unsent):
-                connection.carry_out(chat.do(now, chat.submit, goodbye))
-                goodbye = ""
-            elif goodbye and time.monotonic() > last_event + END_TIME:
+            if quit_line and (self._is_person or not chat.unsent):
+                connection.carry_out(chat.do(now, chat.submit, quit_line))
+                quit_line = ""
+            elif quit_line and time.monotonic() > last_event + END_TIME:
                 return Disconnected(LOST, "The server does not answer.")
             if chat.unsent >= MAX_UNSENT:
                 self._can_read.clear()
@@ -4134,7 +4139,6 @@ _TILE = "r .3 .3 23.7 23.7 5.2"
 _BUBBLE = "r 4.8 5.8 19.2 15.4 3.2 p 7.2 14 12 15.2 7.4 19.6"
 _DOTS = "d 8.4 10.6 .75 d 12 10.6 .75 d 15.6 10.6 .75"
 
-Action = Callable[[], object]
 Pixel = bytes  # red, green, blue and opacity
 Shape = Tuple[str, List[float]]  # a letter of ICONS and its numbers
 
@@ -4714,7 +4718,7 @@ class Drawing:
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
         self._pictures: List[Any] = []  # in view
-        self._is_at = [False, False]  # the mouse and the keyboard, at a button
+        self._is_hovered = self._has_focus = False  # a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
         # 10: grid does not lay out anew where a widget asks for a single pixel.
@@ -4733,13 +4737,15 @@ class Drawing:
         canvas.configure(takefocus=1, cursor="hand2")
         for sequence in ("<Button-1>", "<<Return>>", "<space>", "<<ContextMenu>>"):
             canvas.bind(sequence, lambda event: press(canvas))
-        edges = {"Enter": (0, 1), "Leave": (0, 0), "FocusIn": (1, 1), "FocusOut": (1, 0)}
-        for name, edge in edges.items():
-            canvas.bind("<%s>" % name, functools.partial(self._on_edge, *edge))
+        for name in ("Enter", "Leave", "FocusIn", "FocusOut"):
+            canvas.bind("<%s>" % name, self._on_edge)
         Tip(canvas, self._look, words)
 
-    def _on_edge(self, index: int, is_in: int, event: "TkEvent") -> None:
-        self._is_at[index] = bool(is_in)
+    def _on_edge(self, event: "TkEvent") -> None:
+        if event.type in (tk.EventType.Enter, tk.EventType.Leave):
+            self._is_hovered = event.type == tk.EventType.Enter
+        else:
+            self._has_focus = event.type == tk.EventType.FocusIn
         self.redraw()
 
     def picture(self, picture: Any, gap: int = 0, dy: int = 0) -> None:
@@ -4845,9 +4851,9 @@ class Drawing:
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
-            edge, (is_hovered, has_focus) = self._look.px(4), self._is_at
+            edge, fill = self._look.px(4), "hover" if self._is_hovered else ""
             height = self.canvas.winfo_height() - 2 * edge
-            self.highlight(edge, height, "hover" if is_hovered else "", has_focus)
+            self.highlight(edge, height, fill, self._has_focus)
             self._paint(self)
 
 
@@ -5345,12 +5351,6 @@ class Composer(TextBox):
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
-    def _remember(self, text: str) -> None:
-        """Offer a text to Up."""
-        if text.strip() and text not in self._history[-1:]:
-            self._history.append(text)
-        self._history_index = len(self._history)
-
     def give_back(self, rest: str) -> None:
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
@@ -5446,8 +5446,9 @@ class Composer(TextBox):
         elif not self._rewrite():  # else the user sees first what it has become
             self.set("")
             rest = self._submit(text)
-            if not rest and not is_secret(text):
-                self._remember(text)
+            is_kept = bool(text.strip()) and not rest and not is_secret(text)
+            if is_kept and text not in self._history[-1:]:
+                self._history.append(text)
             self.give_back(rest)
             if not self.get():
                 self.take_back()
@@ -5479,7 +5480,7 @@ class Composer(TextBox):
         """Suggest what the word may become that was just typed, but nothing for other changes."""
         before, self._seen = self._seen, (self.get(), self._cursor())
         if not is_typed or self._seen != before:
-            found = self.completer().look(*self._seen, "/@#") if is_typed else []
+            found = self.completer().suggest(*self._seen, "/@#") if is_typed else []
             self.suggestions.show(found, 0, self.frame)
 
     def _cursor(self) -> int:
@@ -5710,11 +5711,6 @@ def day_name(day: str, today: str) -> str:
     return name if then.year == now.year else "%s %d" % (name, then.year)
 
 
-def count_new(number: int) -> str:
-    """Return a number of new messages in words."""
-    return "%d new message%s" % (number, "" if number == 1 else "s")
-
-
 def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
     """Return True if an entry is by the same sender as that above it, at most so much later."""
     if above is None or not entry.line.nickname:
@@ -5907,8 +5903,10 @@ class Transcript:
         added = sum(len(change.entries) for change in changes if change.kind == ADDED)
         is_too_much = self.at_end and len(self._entries) + added > self.MAX_SHOWN
         with self._editing():
-            is_unclear = any(c.kind == RELOADED or not self._is_shown(c.before) for c in changes)
-            if is_too_much or is_unclear or self._today != time.strftime("%Y-%m-%d"):
+            has_hidden_neighbour = any(
+                c.kind == RELOADED or not self._is_shown(c.before) for c in changes
+            )
+            if is_too_much or has_hidden_neighbour or self._today != time.strftime("%Y-%m-%d"):
                 self._fill()
             else:
                 self._apply(changes)
@@ -6014,7 +6012,7 @@ class Transcript:
             above = None
             parts += [day_name(entry.day, self._today) + "\n", ("day", "aside", tag)]
         if entry is self.conversation.mark and self.conversation.new_count:
-            above, words = None, count_new(self.conversation.new_count)
+            above, words = None, protocol.counted(self.conversation.new_count, "new message")
             parts += ["─────  %s  ─────\n" % words, ("new", "aside", tag)]
         quoted = self.conversation.quoted(entry)
         if quoted is not None:
@@ -6025,10 +6023,10 @@ class Transcript:
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
         note = entry.note
         if not note and self.conversation.kind != PRIVATE:
-            seconds = ANSWER_TIME  # since the line above, if that is of the same answer
+            seconds = REPLY_TIME  # since the line above, if that is of the same answer
             if above is not None and above.is_answer:
                 seconds = entry.line.when - above.line.when
-            note = "only you" if entry.is_answer and seconds >= ANSWER_TIME else ""
+            note = "only you" if entry.is_answer and seconds >= REPLY_TIME else ""
             note = "only you two" if entry.line.kind == PRIVATE else note
         return parts + render(entry, (*styles, tag), self.nickname, note, self._look)
 
@@ -6041,7 +6039,10 @@ class Transcript:
         return entries[start - 1] if start else None
 
     def _show_from(self, start: int) -> None:
-        """Show the conversation from an index of its entries on; nothing of it is behind."""
+        """Show the conversation from an index of its entries on.
+
+        All changes so far have been applied to the text.
+        """
         entries = self.conversation.shown
         earlier = entries[start : entries.index(self._entries[0])]
         with self._editing():
@@ -6151,7 +6152,7 @@ class Transcript:
 
     def _notice_scroll(self) -> None:
         """Find out if the user has scrolled, which Tk says only once it has drawn."""
-        last = self.text.yview()[1]  # what Tk says may be of before the user has scrolled
+        last = self.text.yview()[1]  # Tk may still report the view from before the scroll
         if self.at_end and last <= 0.999 and self.text.compare("@0,0", ">=", "top"):
             self.text.see("end")  # nobody has: the lines have changed their size
         else:
@@ -6171,7 +6172,7 @@ class Transcript:
             self.fetch_older(self.conversation)
 
     def _select_lines(self) -> None:
-        """Leave out of the selection what is not of the lines, so that it is not copied."""
+        """Deselect headings, notes and buttons, so that Copy takes messages only."""
         asides = self.text.tag_ranges("aside")
         if asides and str(self.text.tag_ranges("sel")) != self._selected:  # this calls it again
             self.text.tk.call(self.text, "tag", "remove", "sel", *asides)
@@ -6221,10 +6222,10 @@ class SearchBar:
         self.frame.columnconfigure(0, weight=1)
         self.field = Field(self.frame, look, "ChatField", self._on_changed, "search")
         self.field.frame.grid(row=0, column=0, sticky="ew", padx=(0, px(6)))
-        self.all = ttk.Button(self.frame, style="ChatLink.TButton", text="All conversations")
+        self.all_button = ttk.Button(self.frame, style="ChatLink.TButton", text="All conversations")
         tip = "Search all conversations   " + key_name("Ctrl+Shift+F", look.system)
-        Tip(self.all, look, lambda: tip)
-        self.all.grid(row=0, column=1)
+        Tip(self.all_button, look, lambda: tip)
+        self.all_button.grid(row=0, column=1)
         steps = {"up": lambda: self.step(-1), "down": lambda: self.step(1), "close": self.close}
         for column, (icon, action) in enumerate(steps.items(), 2):
             icon_button(self.frame, look, "Icon", icon, action, 16).grid(row=0, column=column)
@@ -6235,19 +6236,13 @@ class SearchBar:
     def is_open(self) -> bool:
         return bool(self.frame.winfo_manager())
 
-    def open(self) -> None:
-        """Show the bar, or go back to it."""
+    def open(self, words: str = "", entry: Optional[Entry] = None) -> None:
+        """Show the bar, with these words if given, or go back to it."""
+        if words:
+            self.field.set(words)
         self.frame.grid()
         self.field.focus()
-        self.search()
-
-    def show(self, words: str, entry: Entry) -> None:
-        """Open the bar with these words, at an entry with them."""
-        self.field.set(words)
-        self.open()
-        here = [n for n, (e, _) in enumerate(self._hits) if e is entry]
-        self._index = here[-1] if here else self._index
-        self._show()
+        self.search(entry)
 
     def close(self) -> None:
         """Hide the bar. Idempotent."""
@@ -6260,11 +6255,12 @@ class SearchBar:
         if self.field.get() != self._words:
             self.search()
 
-    def search(self) -> None:
-        """Find what the field says, and go to the newest hit."""
+    def search(self, entry: Optional[Entry] = None) -> None:
+        """Find what the field says, and go to the hit in an entry, or else to the newest."""
         self._words = self.field.get()
         self._hits = self._transcript.conversation.find(self._words)
-        self._index = len(self._hits) - 1
+        here = [n for n, (found, _) in enumerate(self._hits) if found is entry]
+        self._index = here[-1] if here else len(self._hits) - 1
         self._show()
 
     def step(self, step: int) -> str:
@@ -6304,8 +6300,8 @@ class ConnectView:
         self.is_busy = False  # connecting, or starting a server
         self.is_hosting = False  # the form for a new chat is in view
         self._finder = Finder()
-        self.found: Dict[str, Found] = {}  # by short_address
-        self._first_look = 0.0  # its time
+        self.found: Dict[str, FoundServer] = {}  # by short_address
+        self._first_poll = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self._refused = ""  # the short address of a server that is not trusted
         self._name_before = ""  # the name that was not typed here
@@ -6386,7 +6382,7 @@ class ConnectView:
         self.list.moved, self.list.least = self._choose, 3
         self.list.frame.grid(sticky="nsew")
 
-    def _hints(self) -> List[Row]:
+    def _empty_rows(self) -> List[Row]:
         """Return the rows shown while there are no servers."""
         rows = {"No servers yet": "Ask someone to host a chat."}
         rows["Type its address below"] = "The host's window shows it, or the server's console."
@@ -6465,10 +6461,10 @@ class ConnectView:
         else:
             self.submit()
 
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """Show the servers that have answered by now; ask again every few seconds."""
-        self._first_look = self._first_look or now
-        servers = self._finder.look(now)
+        self._first_poll = self._first_poll or now
+        servers = self._finder.poll(now)
         found = {short_address(protocol.format_address(s.host, s.port)): s for s in servers}
         if found != self.found:
             self.found = found
@@ -6477,13 +6473,13 @@ class ConnectView:
                     self._window.settings.learn(address, server.network)
             self._refresh()
         is_open = self._chosen or self.fields[SERVER].master.winfo_manager()
-        if len(found) == 1 and not is_open and now > self._first_look + CHOICE_TIME:
+        if len(found) == 1 and not is_open and now > self._first_poll + CHOICE_TIME:
             self._set(SERVER, *found)
 
     def stop_looking(self) -> None:
-        """Forget what was found, and send nothing until the next look."""
+        """Forget what was found, and send nothing until the next poll."""
         self._finder.close()
-        self.found, self._first_look = {}, 0.0
+        self.found, self._first_poll = {}, 0.0
 
     def show_error(self, fault: str, error: str, is_question: bool = False) -> None:
         """Show the error, at its field if it has one, and be ready for another attempt.
@@ -6594,7 +6590,7 @@ class ConnectView:
             keys.sort(key=lambda key: before.get(key, len(before)))
         chosen = self._chosen
         rows = [self._row(key, key == chosen) for key in keys]
-        self.list.show(rows or self._hints(), chosen or None)
+        self.list.show(rows or self._empty_rows(), chosen or None)
         if self._finder.can_ask:
             looking = "Looking for servers on your network…", "Still looking for more…"
             self._status.configure(text=looking[bool(self.found)])
@@ -6618,8 +6614,8 @@ class ConnectView:
 
     def _row(self, address: str, is_chosen: bool) -> Row:
         found, name = self.found.get(address), self._name(address)
-        is_local = found.is_own if found else address.split(":")[0] in ("127.0.0.1", "localhost")
-        detail = "This computer" if is_local else address
+        is_here = found.is_own if found else is_local(address)
+        detail = "This computer" if is_here else address
         if found:
             detail += " · " + found.people
         elif detail == name:
@@ -6834,16 +6830,16 @@ class ChatView:
         self.transcript = Transcript(middle, look)
         self.transcript.fetch_older = lambda shown: window.do(window.chat.fetch_older, shown)
         self.transcript.scrolled = self._show_pill
-        self.search = SearchBar(middle, look, self.transcript, self.focus_composer)
-        self.search.all.configure(command=self.search_all)
+        self.search_bar = SearchBar(middle, look, self.transcript, self.focus_composer)
+        self.search_bar.all_button.configure(command=self.search_all)
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = lambda: window.chat.completer
-        self.composer.describe = lambda draft: window.chat.notice(draft)
+        self.composer.describe = lambda draft: window.chat.describe_draft(draft)
         self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
-        frames.append(self.search.frame)
+        frames.append(self.search_bar.frame)
         for row, frame in enumerate([*frames, self.transcript.frame, self.composer.frame], 2):
             frame.grid(row=row, sticky="nsew")
         for frame in frames:
@@ -6877,7 +6873,7 @@ class ChatView:
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
-        actions.update({"search": lambda: self.search.open(), "person": self.toggle_people})
+        actions.update({"search": lambda: self.search_bar.open(), "person": self.toggle_people})
         for icon, action in actions.items():
             tip = self.lock_tip if icon == "lock" else None
             self.buttons[icon] = icon_button(head, look, "Icon", icon, action, tip=tip)
@@ -6911,13 +6907,13 @@ class ChatView:
             self.room.redraw()
         if REVEALED in kinds:
             (entry,) = next(change.entries for change in changes if change.kind == REVEALED)
-            self.search.show(chat.lookup.words, entry)
+            self.search_bar.open(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic(is_kept=True)
         self.composer.take_back()
         self.transcript.conversation.draft = self.composer.get()
-        self.search.close()
+        self.search_bar.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
@@ -6958,7 +6954,7 @@ class ChatView:
 
     def visit(self, name: str) -> None:
         """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
-        known = self._window.chat.find(name)
+        known = self._window.chat.conversation_named(name)
         self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
 
     def join_again(self) -> None:
@@ -6967,7 +6963,7 @@ class ChatView:
 
     def search_all(self) -> None:
         """Search all conversations for the words in the search bar, if that is open."""
-        words = self.search.field.get() if self.search.is_open else ""
+        words = self.search_bar.field.get() if self.search_bar.is_open else ""
         self._window.do(self._window.chat.search, words)
 
     def reply(self, entry: Optional[Entry]) -> None:
@@ -7119,7 +7115,7 @@ class ChatView:
         return "break"
 
     def _on_stray_key(self, event: "TkEvent") -> Optional[str]:
-        """Send what is typed where nothing is written to the message box."""
+        """Pass a character typed outside the message box on to it."""
         modifiers = 0x20004 if self._look.system == "win32" else 0x4C  # there 8 is Num Lock
         if not event.char or not event.char.isprintable() or int(event.state) & modifiers:
             return None  # a key that the text may want, or with Control or Alt
@@ -7146,7 +7142,9 @@ class ChatView:
 
     def _show_pill(self) -> None:
         unseen, y = self.transcript.unseen, -self._look.px(10)
-        self.pill.configure(text=" " + (count_new(unseen) if unseen else "Jump to latest"))
+        self.pill.configure(
+            text=" " + (protocol.counted(unseen, "new message") if unseen else "Jump to latest")
+        )
         is_shown = not self.transcript.at_end
         set_floating(self.pill, is_shown, relx=0.5, rely=1, y=y, anchor="s")
         self.transcript.covered = self.pill.winfo_reqheight() - y if is_shown else 0
@@ -7197,11 +7195,6 @@ def links_of(entry: Entry) -> List[str]:
     return [entry.text[start:end] for start, end in find_links(entry.text)]
 
 
-def rooms_of(entry: Entry) -> List[str]:
-    """Return the rooms that an entry names."""
-    return list(dict.fromkeys(_ROOM.findall(entry.text)))
-
-
 def open_link(address: str) -> None:
     """Show a web page, and nothing but a web page."""
     if find_links(address) == [(0, len(address))]:
@@ -7215,21 +7208,6 @@ def open_link(address: str) -> None:
 
 # The window
 # ----------
-
-POLL_MS = 30  # between two looks at the queue; 10 while more waits there
-TYPING_MS = 400  # without a key until what is typed is searched
-BATCH = 100  # events handled at once, so that a flood leaves time for keys
-BATCH_TIME = 0.005  # seconds that handling them may take
-SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
-MAX_OFFERED = 8  # links, and rooms, of a line in its menu
-MANY_LINES = 20  # of a paste; for more the user is asked
-ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
-
-# The letters of a keyboard, by X11's or Windows' number of the first key of each row.
-LETTERS = {
-    "x11": {24: "qwertyuiop", 38: "asdfghjkl", 52: "zxcvbnm"},
-    "win32": {65: "abcdefghijklmnopqrstuvwxyz"},
-}
 
 
 class Notifier:
@@ -7419,9 +7397,9 @@ class Menus:
 
     def open_own(self, spot: "Spot") -> None:
         """Open the menu of the user's own presence, name and account."""
-        self._open(self._own(), spot)
+        self._open(self._own_entries(), spot)
 
-    def _own(self) -> List[Any]:
+    def _own_entries(self) -> List[Any]:
         view, chat = self._window.chat_view, self._window.chat
         words, line = (
             ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
@@ -7450,7 +7428,7 @@ class Menus:
             ("New private message…", lambda: questions.go_to("@")),
             ("Search all conversations…", view.search_all, "Ctrl+Shift+F"),
             None,
-            *self._own(),
+            *self._own_entries(),
             None,
             ("Turn sound %s" % ("off" if window.settings.sound else "on"), window.toggle_sound),
             ("Switch to %s" % window.other_theme, window.toggle_theme, "Ctrl+T"),
@@ -7460,7 +7438,7 @@ class Menus:
             ("Who can join, and how", window.hosting.invite),
             ("This server, and its encryption", questions.show_server, "F2"),
             hosting,
-            *self._operation(),
+            *self._operator_entries(),
             None,
             ("Help, keys, about Hubbub", questions.help, "F1"),
             ("Other server…", window.leave),
@@ -7468,7 +7446,7 @@ class Menus:
         ]
         self._open(entries, spot or (head if head.winfo_viewable() else narrow))
 
-    def _operation(self) -> List[Any]:
+    def _operator_entries(self) -> List[Any]:
         """Return the entries of an operator of the server, or that to become an operator."""
         window = self._window
         if window.chat.session.is_operator:
@@ -7495,13 +7473,15 @@ class Menus:
                 links, spot = links_of(entry), view.transcript
                 if not widget.tag_ranges("sel"):  # for Copy
                     widget.tag_add("sel", "cursor.first", "cursor.last - 1 char")
-            entries = self._line(entry, links[:MAX_OFFERED], spot) if entry is not None else []
+            entries = (
+                self._line_entries(entry, links[:MAX_OFFERED], spot) if entry is not None else []
+            )
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
             entries.append((words, functools.partial(widget.event_generate, name)))
         self._open(entries, spot)
 
-    def _line(self, entry: Entry, links: Sequence[str], spot: "Spot") -> List[Any]:
+    def _line_entries(self, entry: Entry, links: Sequence[str], spot: "Spot") -> List[Any]:
         """Return the menu's entries for a line of the transcript, and links in it."""
         window, view, chat = self._window, self._window.chat_view, self._window.chat
         entries: List[Any] = []
@@ -7509,8 +7489,8 @@ class Menus:
             entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
             copy = functools.partial(copy_text, window.root, link)
             entries.append(("Copy the link", copy))
-        for room in rooms_of(entry)[:MAX_OFFERED]:
-            known = chat.find(room)
+        for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
+            known = chat.conversation_named(room)
             if known is not chat.current:
                 words = "Go to %s" if known else "Join %s…"
                 entries.append((words % room, functools.partial(view.visit, room)))
@@ -7519,7 +7499,7 @@ class Menus:
             entries.append(("Edit", functools.partial(view.edit, entry)))
             entries.append(("Discard", functools.partial(window.do, chat.discard, entry)))
         elif chat.can_reply(entry):
-            words = "Reply" if chat.home(entry) is chat.current else "Reply privately"
+            words = "Reply" if chat.reply_conversation(entry) is chat.current else "Reply privately"
             entries.append((words, functools.partial(view.reply, entry)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
@@ -7584,7 +7564,7 @@ MODERATION = {
         " can come back under another.",
     ),
 }
-LENGTHS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
+DURATIONS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": "*"}
 
 
 class Questions:
@@ -7602,7 +7582,7 @@ class Questions:
         self._results: Optional[Sheet] = None  # that of the last search
         self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
-        self._is_due: Callable[[], bool] = lambda: True  # has the question still a reason?
+        self._is_relevant: Callable[[], bool] = lambda: True  # has the question still a reason?
 
     def go_to(self, signs: str = "#@", text: str = "") -> None:
         """Ask for a room ("#"), a person ("@"), or either; known or new."""
@@ -7728,21 +7708,21 @@ class Questions:
         if lines > MANY_LINES:
             window, state = self._window, (self._window.chat.state, self._window.chat.current)
             words = "Paste %d lines? Each line will be a message of its own." % lines
-            is_due = lambda: (window.chat.state, window.chat.current) == state  # noqa: E731
-            self._ask(words, is_due, ("Paste", paste), ("Cancel", None))
+            is_relevant = lambda: (window.chat.state, window.chat.current) == state  # noqa: E731
+            self._ask(words, is_relevant, ("Paste", paste), ("Cancel", None))
         return lines > MANY_LINES
 
     def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
         """Ask before unsent messages are lost."""
         chat = self._window.chat
-        words = "1 message has" if unsent == 1 else "%d messages have" % unsent
+        words = protocol.counted(unsent, "message has", "messages have")
         words = "%s %s not been sent yet, and would be lost." % (question, words)
-        is_due = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
-        self._ask(words, is_due, (question.split()[0], close), ("Stay", None))
+        is_relevant = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
+        self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
-        if self.question and not self._is_due():
+        if self.question and not self._is_relevant():
             self.question = ""  # the focus stays where the user writes
             if holds_focus(self._window.chat_view.banner.frame):
                 self._window.chat_view.focus_composer()
@@ -7755,9 +7735,9 @@ class Questions:
         if self.question in self.HOST_CLOSE:
             keep()
         else:
-            is_due = lambda: self._window.hosting.host is not None  # noqa: E731
+            is_relevant = lambda: self._window.hosting.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
-            self._ask(words, is_due, *answers, ("Cancel", None))
+            self._ask(words, is_relevant, *answers, ("Cancel", None))
 
     def ask_end(self, end: Action) -> None:
         """Ask before the chat ends for everybody."""
@@ -7782,11 +7762,11 @@ class Questions:
         return True
 
     def _ask(
-        self, text: str, is_due: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
+        self, text: str, is_relevant: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
     ) -> None:
-        """Ask in the banner, as long as `is_due` returns True; None: back to the message box."""
+        """Ask in the banner while `is_relevant` returns True; None: back to the message box."""
         self.cancel()
-        self.question, self._is_due = text, is_due
+        self.question, self._is_relevant = text, is_relevant
         bar = self._window.chat_view.banner
         buttons = [(label, functools.partial(self._answer, action)) for label, action in answers]
         bar.show(text, "warn", buttons)
@@ -7840,7 +7820,7 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
     def rows(*targets: str) -> List[Row]:
         return [
             text_row(tuple((command, target, length, *why) for target in targets), words)
-            for words, length in LENGTHS.items()
+            for words, length in DURATIONS.items()
         ]
 
     if command == "MUTE":
@@ -8137,18 +8117,13 @@ class Hosting:
             return "", "person", []
         copy = ("Copied" if host.is_copied else "Copy", self._copy_invitation)
         buttons = [copy] if host.address else []
-        return host.invitation, "person", [*buttons, ("Close", self._dismiss_invitation)]
+        return host.invitation, "person", [*buttons, ("Close", host.dismiss)]
 
     def _copy_invitation(self) -> None:
         host = self.own
         if host is not None:
             copy_text(self._window.root, "http://" + host.address)
             host.is_copied = True
-
-    def _dismiss_invitation(self) -> None:
-        host = self.own
-        if host is not None:
-            host.is_dismissed = True
 
 
 class Window:
@@ -8159,7 +8134,9 @@ class Window:
 
     def __init__(self, root: "tk.Tk", settings: Settings) -> None:
         root.withdraw()  # until there is something to see
-        root.report_callback_exception = lambda *error: log.error("a bug", exc_info=error)
+        root.report_callback_exception = lambda *error: log.error(
+            "Tk callback failed", exc_info=error
+        )
         self.root, self.settings = root, settings
         theme = settings.theme if settings.theme in PALETTES else "dark"
         zoom = settings.zoom if settings.zoom in ZOOMS else 100
@@ -8168,7 +8145,7 @@ class Window:
         self._connection: Optional[Connection] = None
         self._events: "queue.Queue[Any]" = queue.Queue()  # each connection has its own
         self.hosting = Hosting(self)
-        self._farewell = GOODBYE
+        self._quit_message = QUIT
         self._server = ""  # to which the user connected last, as they wrote it
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         self.notifier = Notifier(root, self.look.system)
@@ -8218,12 +8195,12 @@ class Window:
         if at_once:
             self.connect_view.submit()
 
-    def close(self, farewell: Message = GOODBYE) -> None:
-        """Say goodbye and end; if messages would be lost, ask first, but not twice. Idempotent.
+    def close(self, quit_message: Message = QUIT) -> None:
+        """Send QUIT and end; if messages would be lost, ask first, but not twice. Idempotent.
 
         While connected, echoes that are on their way are waited for.
         """
-        self._farewell = farewell
+        self._quit_message = quit_message
         unsent = self.chat.unsent if self.is_chatting else 0
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
@@ -8352,7 +8329,7 @@ class Window:
     def _disconnect(self, wait: float = 0.0) -> None:
         self.hosting.forget()
         if self._connection is not None:
-            self._connection.close(wait, self._farewell)
+            self._connection.close(wait, self._quit_message)
             self._connection = None
 
     def cancel(self) -> None:
@@ -8399,13 +8376,13 @@ class Window:
             self.do(self.chat.tick)
             self.hosting.poll()
             if self.is_chatting:
-                self.do(self.chat.look, self.chat_view.transcript.is_in_view)
+                self.do(self.chat.mark_seen, self.chat_view.transcript.is_in_view)
                 self.show_bars()
             else:
-                self.connect_view.look(time.monotonic())
+                self.connect_view.poll(time.monotonic())
             is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
             if self._ask_at and is_echoed:
-                self.close(self._farewell)
+                self.close(self._quit_message)
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self.root.after(delay, self._poll)
@@ -8427,7 +8404,7 @@ class Window:
                 if is_start and self.settings.keep_pin(self._server, self.chat.session.pin):
                     self.settings.save()
             except Exception:
-                log.exception("a bug")
+                log.exception("event not handled")
         if not self.is_chatting and any(isinstance(event, Connected) for event in events):
             self.settings.remember(self._server)
             self.settings.save()
@@ -8452,8 +8429,8 @@ class Window:
         """Carry out all but the changes; if it is done, close the window as its button does."""
         if outcome.is_done:
             outcome.is_done = False
-            goodbyes = (message for message in outcome.send if message.command == "QUIT")
-            self.root.after_idle(self.close, next(goodbyes, GOODBYE))
+            quits = (message for message in outcome.send if message.command == "QUIT")
+            self.root.after_idle(self.close, next(quits, QUIT))
             outcome.send = [message for message in outcome.send if message.command != "QUIT"]
         if self._connection is not None:
             self._connection.carry_out(outcome)
@@ -8561,7 +8538,7 @@ class Window:
             return view.transcript.choose(None)
         if self.chat.reply_to is not None:
             return view.reply(None)
-        return view.search.close() if view.search.is_open else view.jump_to_end()
+        return view.search_bar.close() if view.search_bar.is_open else view.jump_to_end()
 
 
 class Key(NamedTuple):
@@ -8579,9 +8556,9 @@ KEYS = (
     Key("Up, Down", "what you sent before"),
     Key("Tab", "complete a name, a /command or a #room"),
     Key("Ctrl+F", "search; Enter and F3 go to older matches", {
-        "Control-f": lambda window: window.chat_view.search.open(),
-        "F3": lambda window: window.chat_view.search.step(-1),
-        "Shift-F3": lambda window: window.chat_view.search.step(1)}),
+        "Control-f": lambda window: window.chat_view.search_bar.open(),
+        "F3": lambda window: window.chat_view.search_bar.step(-1),
+        "Shift-F3": lambda window: window.chat_view.search_bar.step(1)}),
     Key("Ctrl+Shift+F", "search all conversations", {
         "Control-Shift-F": lambda window: window.chat_view.search_all(),
         "Control-Shift-f": lambda window: window.chat_view.search_all()}),
@@ -8751,6 +8728,13 @@ def key_name(name: str, system: str) -> str:
     if system != "aqua":
         return name
     return re.sub(r"Ctrl\+(?!Tab)", "⌘", name).replace("Alt+", "⌥")
+
+
+# The letters of a keyboard, by X11's or Windows' number of the first key of each row.
+LETTERS = {
+    "x11": {24: "qwertyuiop", 38: "asdfghjkl", 52: "zxcvbnm"},
+    "win32": {65: "abcdefghijklmnopqrstuvwxyz"},
+}
 
 
 def latin_letter(event: "TkEvent", system: str) -> str:

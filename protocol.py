@@ -878,7 +878,7 @@ MAX_QUERY_ID = 12  # ASCII letters and digits
 _QUERY_ID = re.compile(r"[0-9A-Za-z]{1,%d}\Z" % MAX_QUERY_ID)
 
 
-class Announcement(NamedTuple):
+class ServerInfo(NamedTuple):
     """A server's answer to a client that looks for servers: JSON in a UDP datagram."""
 
     network: str  # its name
@@ -900,15 +900,15 @@ def parse_query(data: bytes) -> str:
     return str(fields["id"])
 
 
-def make_answer(query_id: str, announcement: Announcement) -> bytes:
+def make_answer(query_id: str, info: ServerInfo) -> bytes:
     """Return the answer to a query, of at most QUERY_SIZE bytes."""
-    network, port, users, is_encrypted = announcement
+    network, port, users, is_encrypted = info
     fields = {"hubbub": "answer", "id": query_id, "network": network[:MAX_NETWORK], "port": port}
     fields.update(users=users, tls=is_encrypted)
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def parse_answer(data: bytes) -> Tuple[str, Announcement]:
+def parse_answer(data: bytes) -> Tuple[str, ServerInfo]:
     """Return the id of an answer, and what it says, safe to show. Raises ProtocolError."""
     fields = _parse_datagram(data, "answer")
     network, port, users = fields.get("network"), fields.get("port"), fields.get("users")
@@ -917,7 +917,7 @@ def parse_answer(data: bytes) -> Tuple[str, Announcement]:
     name = clean(network.strip(), MAX_NETWORK)
     if not (name and 0 < port < 65536 and users >= 0):
         raise ProtocolError("A value is out of range")
-    return str(fields["id"]), Announcement(name, port, min(users, 10**6), fields.get("tls") is True)
+    return str(fields["id"]), ServerInfo(name, port, min(users, 10**6), fields.get("tls") is True)
 
 
 def _parse_datagram(data: bytes, kind: str) -> Mapping[str, object]:
@@ -1044,6 +1044,11 @@ class Line(NamedTuple):
 
     def __str__(self) -> str:
         return "%s %s %s" % (self.clock, self.head, self.text)
+
+
+def counted(number: int, single: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 message", "2 messages"."""
+    return "%d %s" % (number, single if number == 1 else plural or single + "s")
 
 
 def server_line(text: str, when: float) -> Line:

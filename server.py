@@ -3648,7 +3648,7 @@ def _welcome(session: Session) -> None:
     client, options = session.client, session.options
     _keep_alive(session)
     count = len(session.directory.users())
-    people = "1 person is" if count == 1 else "%d people are" % count
+    people = protocol.counted(count, "person is", "people are")
     modes = "".join(sorted(protocol.CHANNEL_MODES))
     session.reply("001", "Welcome to %s, %s. %s here." % (options.network, client.nickname, people))
     session.reply("002", "Your host is %s, running Hubbub %s" % (options.server_name, VERSION))
@@ -4999,13 +4999,13 @@ class Server:
                         if key.data is self._listener:
                             self._accept()
                         elif key.data is not self._woken:
-                            self.discovery.answer(key.data, self._announcement())
+                            self.discovery.answer(key.data, self._info())
         finally:
             self._shut_down()
 
-    def _announcement(self) -> protocol.Announcement:
+    def _info(self) -> protocol.ServerInfo:
         count = self.directory.user_count
-        return protocol.Announcement(self.options.network, self.port, count, self.tls is not None)
+        return protocol.ServerInfo(self.options.network, self.port, count, self.tls is not None)
 
     def _accept(self) -> None:
         try:
@@ -5277,14 +5277,14 @@ class Discovery:
             except OSError as error:
                 log.warning("clients do not find it by UDP port %d: %s", port, error.strerror)
 
-    def answer(self, heard: socket.socket, announcement: protocol.Announcement) -> None:
+    def answer(self, heard: socket.socket, info: protocol.ServerInfo) -> None:
         """Answer queries that have come to a socket, as many as ANSWER_RATE allows."""
         for _ in range(MAX_DATAGRAMS):
             try:
                 data, address = heard.recvfrom(protocol.MAX_DATAGRAM + 1)
                 query_id = protocol.parse_query(data)
                 if not self._bucket.try_take(1.0, time.monotonic()):
-                    answer = protocol.make_answer(query_id, announcement)
+                    answer = protocol.make_answer(query_id, info)
                     self.senders[heard].sendto(answer, address)
             except protocol.ProtocolError:
                 continue

@@ -97,7 +97,7 @@ def times(desktop, step, count):
 def long_conversation(desktop, alice, hub, count):
     """Print the times of keys in a conversation of `count` messages."""
     chat, view = alice.window.chat, alice.chat_view
-    text, search = view.transcript.text, view.search
+    text, search = view.transcript.text, view.search_bar
     start = time.perf_counter()
     for number in range(count):
         message = Message("PRIVMSG", ("#lobby", "message %d of a long day" % number), "bob!b@h")

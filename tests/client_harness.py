@@ -11,7 +11,7 @@ from harness import TIMEOUT, IrcTalker
 
 import client
 import protocol
-from protocol import Announcement
+from protocol import ServerInfo
 
 CAPS = "echo-message message-tags server-time"
 
@@ -257,7 +257,7 @@ class Responder:
             self._socket.sendto(data, self.asker)
 
     def answer(self, query_id, network="Class 4B", port=12001, users=25, is_encrypted=False):
-        self.send(protocol.make_answer(query_id, Announcement(network, port, users, is_encrypted)))
+        self.send(protocol.make_answer(query_id, ServerInfo(network, port, users, is_encrypted)))
 
     def has_query(self):
         self._socket.setblocking(False)

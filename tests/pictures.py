@@ -238,7 +238,7 @@ def conversation(studio, **options):
     studio.people["erik"].send("AWAY :at lunch")
     for channel in ("#design", "#random", "#support-and-releases-2026"):
         alice.chat_view.open(channel)
-        studio.desktop.pump(lambda channel=channel: chat.find(channel).members)
+        studio.desktop.pump(lambda channel=channel: chat.conversation_named(channel).members)
         bob.send("JOIN " + channel)
         studio.wait_for("bob joined")
     for name in ("bob", "dana", "erik"):
@@ -335,7 +335,7 @@ def back(studio):
 
 def search(studio, words="the"):
     alice = pressed(studio, "Control-f")
-    field = alice.chat_view.search.field
+    field = alice.chat_view.search_bar.field
     field.set(words)
     studio.desktop.pump(lambda: field.note.cget("text"))
     alice.press("F3")
@@ -344,13 +344,13 @@ def search(studio, words="the"):
 def search_all(studio, words="the", chosen=""):
     """The results in all conversations; with `chosen`, after a choice of a result with that."""
     alice = pressed(studio, "Control-f")
-    alice.chat_view.search.field.set(words)
+    alice.chat_view.search_bar.field.set(words)
     alice.press("Control-Shift-F")
     lookup = alice.window.chat.lookup
     studio.desktop.pump(lambda: lookup.is_done)
     if chosen:
         alice.sheet.close(next(r for r in lookup.results if chosen in r.entry.text))
-        studio.desktop.pump(lambda: lookup.goal is None)
+        studio.desktop.pump(lambda: lookup.revealing is None)
 
 
 def scrolled_up(studio):
@@ -397,7 +397,7 @@ def crowd(studio):
         studio.hub.irc("guest%d" % number)
     for number in range(16):
         alice.chat_view.open("#room-%d" % number)
-    studio.desktop.pump(lambda: "guest99" in alice.window.chat.find("#lobby").members)
+    studio.desktop.pump(lambda: "guest99" in alice.window.chat.conversation_named("#lobby").members)
     studio.people["dana"].send("TOPIC #lobby :" + "A topic that has much to say. " * 12)
     studio.people["dana"].send("PRIVMSG #lobby :" + "W" * 300)
     studio.wait_for("WWW")

@@ -188,7 +188,7 @@ def test_server_answers_on_its_port_and_on_the_usual_one(open_room, seek, also_o
     for port in (room.server.port, also_on):
         seeker = seek(port)
         seeker.ask("b2")
-        announcement = protocol.Announcement("Class 4B", room.server.port, 1, False)
+        announcement = protocol.ServerInfo("Class 4B", room.server.port, 1, False)
         assert seeker.answer() == ("b2", announcement, ("127.0.0.1", port))
 
 

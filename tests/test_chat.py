@@ -113,7 +113,7 @@ class User:
 
     def seen(self, name="#lobby"):
         """The entries of a conversation."""
-        return [shown(entry) for entry in self.chat.find(name).entries]
+        return [shown(entry) for entry in self.chat.conversation_named(name).entries]
 
     def changed(self, *kinds):
         """The changes of these kinds since the last look."""
@@ -304,7 +304,7 @@ def test_each_line_of_a_paste_waits_for_the_line_before():
 def test_paste_goes_on_in_its_own_conversation_alone(alice):
     alice.hear(":alice!a@h JOIN #tea")
     alice.type("/topic x\nfor the lobby")
-    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#tea")))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("#tea")))
     assert alice.answer(":alice!a@h TOPIC #lobby x")
     assert (alice.sent, alice.chat.outcome.rest) == (["TOPIC #lobby :x"], "for the lobby")
 
@@ -372,7 +372,7 @@ def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     alice.hear(
         ":bonnie!b@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby"
     )
-    found, found_icon = alice.chat.notice(draft)
+    found, found_icon = alice.chat.describe_draft(draft)
     assert (found.strip(), found_icon) == (words, icon)
 
 
@@ -401,13 +401,13 @@ def test_draft_for_all_says_so_below_an_unanswered_private_line(alice, lines, is
         else:
             alice.hear(line)
     expected = ("To everyone in #lobby", "announce") if is_warned else ("", "lock")
-    assert alice.chat.notice("yes") == expected
+    assert alice.chat.describe_draft("yes") == expected
 
 
 def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
-    assert alice.chat.notice("@zoe hi")[1] == "warn"
+    assert alice.chat.describe_draft("@zoe hi")[1] == "warn"
     alice.chat.do(NOW, alice.chat.handle, Lost("Connection lost"))
-    assert alice.chat.notice("@zoe hi") == ("Privately to zoe", "lock")
+    assert alice.chat.describe_draft("@zoe hi") == ("Privately to zoe", "lock")
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_private_message_that_is_in_view_or_answered_is_read(alice):
 
     def look(*hidden):
         in_view = [e for e in alice.chat.current.entries if e.line.text not in hidden]
-        alice.chat.do(NOW, alice.chat.look, in_view.__contains__)
+        alice.chat.do(NOW, alice.chat.mark_seen, in_view.__contains__)
 
     alice.hear(":bob!b@h PRIVMSG alice :one")
     look("one")
@@ -452,14 +452,14 @@ def test_private_message_that_is_in_view_or_answered_is_read(alice):
     look("two")
     assert unread() == [("bob", 2)]
     look("one")
-    assert unread() == [] and alice.chat.find("bob").mark is None
+    assert unread() == [] and alice.chat.conversation_named("bob").mark is None
     alice.chat.do(NOW, alice.chat.open, "bob")
     alice.hear(":carol!c@h PRIVMSG alice :four")
     alice.chat.do(NOW, alice.chat.open, "#lobby")
     look()
     assert unread() == [("carol", 1)]
     alice.type("@carol what?")
-    assert unread() == [] and alice.chat.find("carol").mark is None
+    assert unread() == [] and alice.chat.conversation_named("carol").mark is None
 
 
 @pytest.mark.parametrize("has_focus", [True, False])
@@ -498,7 +498,7 @@ def test_commands_are_suggested_to_those_who_may_use_them(alice):
 )
 def test_suggestion_of_a_command_asks_for_no_password_in_the_open(alice, typed, args):
     alice.chat.session.caps |= {"sasl", "draft/account-registration"}
-    (found,) = alice.chat.completer.look(typed, len(typed))
+    (found,) = alice.chat.completer.suggest(typed, len(typed))
     assert found.word.startswith(typed) and found.args == args and found.help
 
 
@@ -1159,7 +1159,7 @@ def test_number_decides_if_words_are_those_of_an_uncertain_message(kept, msgid, 
 def test_known_words_do_not_stand_for_an_uncertain_message(kept):
     kept.type("@bob ok")
     kept.hear("@time=2026-11-22T17:00:00.000Z;msgid=5 :alice!a@h PRIVMSG bob :ok")
-    kept.do(kept.chat.do(NOW, kept.chat.leave, kept.chat.find("bob")))
+    kept.do(kept.chat.do(NOW, kept.chat.leave, kept.chat.conversation_named("bob")))
     kept.type("@bob ok")
     kept.lose()
     kept.join()
@@ -1191,7 +1191,7 @@ def test_unasked_history_confirms_no_message_that_is_on_its_way(kept):
 
 def test_channel_that_is_left_and_entered_again_at_once_stays(alice):
     alice.hear(":alice!a@h JOIN #tea")
-    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#tea")))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("#tea")))
     for text in ("/leave", "/join tea", "hello"):
         alice.type(text)
     alice.hear(":alice!a@h PART #tea", ":alice!a@h JOIN #tea", ":alice!a@h PRIVMSG #tea :hello")
@@ -1248,7 +1248,7 @@ def test_leaving_removes_the_conversation(alice):
     alice.type("/leave")
     assert (alice.names, alice.sent) == (["#lobby"], [])
     alice.hear(":alice!a@h JOIN #tea", ":alice!a@h JOIN #cup")
-    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.find("#tea")))
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named("#tea")))
     alice.do(alice.chat.do(NOW, alice.chat.open, "#cup"))
     alice.type("/leave")
     assert (alice.names, alice.sent) == (["#lobby"], ["PART #tea", "PART #cup"])
@@ -1305,7 +1305,7 @@ def test_reason_for_leaving_is_sent(alice):
 def test_channel_left_without_a_connection_is_left_when_the_session_resumes(alice):
     alice.hear(":alice!a@h JOIN #tea")
     alice.lose()
-    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.find("#tea")))
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named("#tea")))
     alice.join(is_resumed=True)
     alice.hear(":alice!a@h JOIN #tea")
     assert (alice.names, alice.sent) == (["#lobby"], ["PART #tea"])
@@ -1323,12 +1323,15 @@ def test_channels_stand_before_private_conversations(alice):
 
 def test_private_message_is_one_entry_in_both_conversations(alice):
     alice.hear(":bob!b@h PRIVMSG alice :psst")
-    assert alice.chat.find("bob").entries[0] is alice.chat.current.entries[-1]
+    assert alice.chat.conversation_named("bob").entries[0] is alice.chat.current.entries[-1]
     alice.type("@bob what?")
     assert alice.seen("bob")[-1] == alice.seen()[-1] == "<[you -> bob]: what?>"
     alice.hear(":alice!a@h PRIVMSG bob :what?")
     assert alice.seen("bob")[-1] == alice.seen()[-1] == "[you -> bob]: what?"
-    assert (alice.chat.find("bob").unread, alice.chat.find("bob").mentions) == (0, 0)  # it is read
+    assert (
+        alice.chat.conversation_named("bob").unread,
+        alice.chat.conversation_named("bob").mentions,
+    ) == (0, 0)  # it is read
 
 
 def test_private_conversation_begins_when_the_first_message_is_delivered(alice):
@@ -1359,14 +1362,14 @@ def test_renamed_user_keeps_the_conversation(kept):
     kept.do(kept.chat.do(NOW, kept.chat.open, "zoe"))
     kept.hear(":bob!b@h NICK rob", ":zoe!z@h NICK zia")  # while zoe's history is on its way
     assert kept.names == ["#lobby", "rob", "zia"]
-    assert kept.chat.find("rob").entries[-1].text == "[SERVER]: bob is now called rob"
+    assert kept.chat.conversation_named("rob").entries[-1].text == "[SERVER]: bob is now called rob"
     kept.hear(*history("zia"))
     assert kept.chat.history.requests == []
 
 
 def test_news_are_counted_and_marked_until_seen(alice):
     alice.do(alice.chat.do(NOW, alice.chat.open, "zoe"))
-    room = alice.chat.find("#lobby")
+    room = alice.chat.conversation_named("#lobby")
     alice.hear(":bob!b@h PRIVMSG #lobby :one", ":bob!b@h PRIVMSG #lobby :alice: two")
     alice.hear(":carol!c@h JOIN #lobby")
     assert (room.unread, room.mentions, room.new_count) == (2, 1, 2)
@@ -1733,7 +1736,7 @@ def test_echo_in_the_recipients_spelling_confirms(alice):
 
 def test_leaving_a_channel_drops_what_waits_for_it(alice):
     alice.hear(":alice!a@h JOIN #tea")
-    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#tea")))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("#tea")))
     alice.lose()
     alice.type("later")
     alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.current))
@@ -1768,10 +1771,10 @@ def test_channel_that_refuses_to_be_joined_again_fails_what_waits(alice, answer)
 
 def test_channel_that_removed_the_user_is_not_joined_again(alice):
     alice.hear(":alice!a@h JOIN #tea")
-    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#tea")))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("#tea")))
     alice.type("hello")
     alice.hear(":bob!b@h KICK #tea alice :enough")
-    assert alice.chat.find("#tea").sorted_members == []
+    assert alice.chat.conversation_named("#tea").sorted_members == []
     assert "You are not in #tea" in alice.refusal("hello?")
     alice.all_sent  # noqa: B018
     alice.lose()
@@ -1876,7 +1879,7 @@ class Link:
     @property
     def seen(self):
         """The messages of users, as they are shown."""
-        entries = self.alice.chat.find("#lobby").entries
+        entries = self.alice.chat.conversation_named("#lobby").entries
         return [entry.text for entry in entries if entry.line.nickname]
 
     @property
@@ -1915,7 +1918,7 @@ def test_nothing_is_lost_and_nothing_is_sent_twice_wherever_the_connection_is_cu
     link = Link()
     typed = []
     for step in steps:
-        if step == "type" and link.alice.chat.find("#lobby"):
+        if step == "type" and link.alice.chat.conversation_named("#lobby"):
             typed.append(str(len(typed) // 2))
             link.alice.type(typed[-1])
         elif step == "bob":
@@ -2042,7 +2045,7 @@ def test_empty_history_is_read_once(kept):
     bob = kept.chat.private("bob")
     for asked in (["CHATHISTORY LATEST bob * :50"], []):
         kept.do(kept.chat.do(NOW, kept.chat.select, bob))
-        kept.do(kept.chat.do(NOW, kept.chat.select, kept.chat.find("#lobby")))
+        kept.do(kept.chat.do(NOW, kept.chat.select, kept.chat.conversation_named("#lobby")))
         assert kept.sent == asked
         kept.hear(*history("bob"))
 
@@ -2131,14 +2134,14 @@ def test_missed_private_messages_are_fetched(kept):
     assert kept.sent == ["CHATHISTORY LATEST carol * :500"]
     line = "msgid=9;time=2026-11-22T17:11:00.000Z :carol!c@h PRIVMSG alice :call me"
     kept.hear(*history("carol", line))
-    carol = kept.chat.find("carol")
+    carol = kept.chat.conversation_named("carol")
     assert (carol.unread, carol.mentions) == (1, 1)
     assert kept.seen("carol")[0] == "[carol -> you]: call me"
 
 
 def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kept):
     kept.do(kept.chat.do(NOW, kept.chat.open, "dan"))
-    kept.do(kept.chat.do(NOW, kept.chat.leave, kept.chat.find("#lobby")))
+    kept.do(kept.chat.do(NOW, kept.chat.leave, kept.chat.conversation_named("#lobby")))
     kept.handle(Disconnected(LOST, "The connection was lost."))
     kept.chat.begin("alice")
     kept.all_sent  # noqa: B018
@@ -2411,10 +2414,10 @@ def test_reply_is_forgotten_in_another_conversation(alice):
     alice.hear(
         "@msgid=7 :bob!b@h PRIVMSG #lobby :who comes?", "@msgid=8 :bob!b@h PRIVMSG alice :hm"
     )
-    lobby = alice.chat.find("#lobby")
+    lobby = alice.chat.conversation_named("#lobby")
     assert [alice.chat.can_reply(entry) for entry in lobby.entries[-2:]] == [True, True]
     alice.do(alice.chat.do(NOW, alice.chat.reply, lobby.entries[-2]))
-    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("bob")))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("bob")))
     alice.type("fine")
     assert alice.chat.reply_to is None and alice.sent[-1] == "PRIVMSG bob :fine"
     assert alice.chat.can_reply(alice.chat.current.entries[0])
@@ -2426,14 +2429,14 @@ def test_reply_to_a_private_message_in_a_room_is_private(alice):
     entry = alice.chat.current.entries[-2]
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))
     assert (alice.chat.current.name, alice.chat.address_of(entry)) == ("#lobby", "@rob ")
-    assert alice.chat.notice("fine")[0] == "To everyone in #lobby, not only to rob"
+    assert alice.chat.describe_draft("fine")[0] == "To everyone in #lobby, not only to rob"
     alice.type("@rob fine")
     assert alice.sent[-1].endswith("PRIVMSG rob :fine") and alice.chat.reply_to is None
-    assert alice.chat.find("rob").entries[-1].reply_to == "8"
-    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.find("rob")))
+    assert alice.chat.conversation_named("rob").entries[-1].reply_to == "8"
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named("rob")))
     assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))  # chosen before that
-    assert alice.chat.notice("fine")[0] == "To everyone in #lobby, not only to bob"
+    assert alice.chat.describe_draft("fine")[0] == "To everyone in #lobby, not only to bob"
     alice.type("@zoe hello")
     assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.reply_to is entry
 
@@ -2501,7 +2504,7 @@ def test_failed_message_can_be_edited(alice, room, typed, target, given_back):
 def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
     """Neither in their conversation nor in a room, nor before the message is sent."""
     alice.hear(":bobby!b@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst", ":bob!b@h QUIT :bye")
-    assert alice.chat.notice("@bob hi") == ("No one called “bob” is here. ", "warn")
+    assert alice.chat.describe_draft("@bob hi") == ("No one called “bob” is here. ", "warn")
     assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: No such user: bob"]
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: bob is not here."]
@@ -2597,9 +2600,9 @@ def test_private_conversation_and_what_waits_there_follow_a_new_nickname(alice, 
 
 def test_muted_conversation_has_no_news(alice):
     alice.hear(":alice!a@h JOIN #quiet")
-    quiet = alice.chat.find("#quiet")
+    quiet = alice.chat.conversation_named("#quiet")
     alice.do(alice.chat.do(NOW, alice.chat.set_level, quiet, client.NONE))
-    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.find("#lobby")))
+    alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("#lobby")))
     alice.hear(":bob!b@h PRIVMSG #quiet :alice: noise")
     assert (quiet.unread, quiet.news, alice.chat.next_unread()) == (1, 0, None)
     assert not alice.chat.title.startswith("(")
@@ -2611,7 +2614,7 @@ def test_quoted_message_that_comes_later_is_shown(kept):
     kept.hear(reply)
     kept.changed()
     kept.hear(":hub BATCH +x chathistory #lobby", history % (4, 4, "Tea?"), ":hub BATCH -x")
-    lobby = kept.chat.find("#lobby")
+    lobby = kept.chat.conversation_named("#lobby")
     assert [entry.line.text for entry in lobby.entries if entry.msgid] == ["Tea?", "yes"]
     changed = [entry.line.text for c in kept.changed(client.CHANGED) for entry in c.entries]
     assert changed == ["yes"] and lobby.quoted(lobby.entries[-1]).line.text == "Tea?"

@@ -1,8 +1,10 @@
 """The client's registration and connection: its events, and how it ends, whatever the peer does."""
 
+import ast
 import contextlib
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from client_harness import CAPS, Cable, Caller, closed_port, dead_end, wait_until
@@ -10,6 +12,7 @@ from harness import TIMEOUT
 
 import client
 import protocol
+import server
 from client import CLOSED, LOST, NAME, PASSWORD, REJECTED, SERVER, Connected, Disconnected, Message
 
 needs_dead_end = pytest.mark.skipif(
@@ -30,7 +33,7 @@ class Registration:
 
     def __init__(self, password="", login=None, token=""):
         self.handshake = client.Handshake("alice", password, login, token)
-        self.opening = self._lines(self.handshake.opening())
+        self.opening = self._lines([client.OPENING])
 
     def started(self):
         """Say who we are; return self."""
@@ -449,6 +452,15 @@ def test_ping_is_answered_and_not_shown(call, hub):
     assert isinstance(alice.next(), Connected)
     assert alice.next().command == "001"
     assert alice.events.empty()
+
+
+@pytest.mark.parametrize("module", [client, protocol, server])
+def test_constant_is_set_once(module):
+    """A second value would replace the first, such as the patience with a silent server."""
+    body = ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_silence_is_questioned_and_then_ends_the_connection(call, hub, monkeypatch):

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import protocol
-from protocol import MAX_DATAGRAM, QUERY_SIZE, Announcement
+from protocol import MAX_DATAGRAM, QUERY_SIZE, ServerInfo
 
-SCHOOL = Announcement("School", 12001, 25, False)
+SCHOOL = ServerInfo("School", 12001, 25, False)
 ANSWER = {"hubbub": "answer", "id": "a1", "network": "x", "port": 1, "users": 0, "tls": True}
 
 
@@ -17,9 +17,9 @@ ANSWER = {"hubbub": "answer", "id": "a1", "network": "x", "port": 1, "users": 0,
     "announcement",
     [
         SCHOOL,
-        Announcement("Class 4B", 1, 0, True),
-        Announcement("\U0001f600" * protocol.MAX_NETWORK, 65535, 10**6, False),
-        Announcement('"\\' * (protocol.MAX_NETWORK // 2), 65535, 10**6, False),
+        ServerInfo("Class 4B", 1, 0, True),
+        ServerInfo("\U0001f600" * protocol.MAX_NETWORK, 65535, 10**6, False),
+        ServerInfo('"\\' * (protocol.MAX_NETWORK // 2), 65535, 10**6, False),
     ],
 )
 def test_answers_are_read_as_they_were_made_and_amplify_nothing(announcement):

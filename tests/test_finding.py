@@ -24,7 +24,7 @@ def finder(responder):
 
 
 def networks(finder, now=0.0):
-    return [found.network for found in finder.look(now)]
+    return [found.network for found in finder.poll(now)]
 
 
 def wait_for(finder, *expected, now=0.0):
@@ -32,19 +32,19 @@ def wait_for(finder, *expected, now=0.0):
 
 
 def test_answer_is_found_at_the_address_it_came_from(finder, responder):
-    assert finder.look(0.0) == []
+    assert finder.poll(0.0) == []
     responder.answer(responder.query(), "Class 4B", 4000, 1, True)
     wait_for(finder, "Class 4B")
-    assert finder.look(0.0) == [client.Found("127.0.0.1", "Class 4B", 4000, 1, True, True)]
-    assert finder.look(0.0)[0].people == "1 person"
+    assert finder.poll(0.0) == [client.FoundServer("127.0.0.1", "Class 4B", 4000, 1, True, True)]
+    assert finder.poll(0.0)[0].people == "1 person"
 
 
 def test_query_is_sent_at_once_and_then_every_few_seconds_with_another_id(finder, responder):
     ids = set()
     for now in (0.0, client.FIND_INTERVAL, 2 * client.FIND_INTERVAL):
-        finder.look(now)
+        finder.poll(now)
         ids.add(responder.query())
-        finder.look(now + client.FIND_INTERVAL - 0.1)
+        finder.poll(now + client.FIND_INTERVAL - 0.1)
         assert not responder.has_query()
     assert len(ids) == 3
 
@@ -52,7 +52,7 @@ def test_query_is_sent_at_once_and_then_every_few_seconds_with_another_id(finder
 def test_only_answers_to_recent_queries_count(finder, responder):
     ids = []
     for number in range(client.MAX_SILENT_ROUNDS + 1):
-        finder.look(number * client.FIND_INTERVAL)
+        finder.poll(number * client.FIND_INTERVAL)
         ids.append(responder.query())
     last = number * client.FIND_INTERVAL
     responder.answer("0123456789ab", "Guess")
@@ -64,7 +64,7 @@ def test_only_answers_to_recent_queries_count(finder, responder):
 
 
 def test_server_that_answers_no_more_is_dropped(finder, responder):
-    finder.look(0.0)
+    finder.poll(0.0)
     responder.answer(responder.query(), "Gone", 1)
     wait_for(finder, "Gone")
     for number in range(1, client.MAX_SILENT_ROUNDS + 1):
@@ -76,26 +76,26 @@ def test_server_that_answers_no_more_is_dropped(finder, responder):
 
 
 def test_names_are_made_safe_and_order_stays(finder, responder):
-    finder.look(0.0)
+    finder.poll(0.0)
     query_id = responder.query()
     responder.answer(query_id, "A\x1b[2J\u202e" + "a" * 20, 1)
     responder.answer(query_id, "B", 2, 0)
     responder.answer(query_id, "A", 1, 9)
     wait_for(finder, "A", "B")
-    assert [found.people for found in finder.look(0.0)] == ["9 people", "nobody yet"]
+    assert [found.people for found in finder.poll(0.0)] == ["9 people", "nobody yet"]
 
 
 @linux_only
 def test_own_addresses_are_this_computer(finder, responder):
     """A server that answers at several of them is a single one, and 127.0.0.1 is asked first."""
-    finder.look(0.0)
+    finder.poll(0.0)
     query_id = responder.query()
     responder.answer(query_id, "Here", 1)
     with responder_at("127.0.0.2", responder.asker) as other:
         other.answer(query_id, "Here again", 1)
         other.answer(query_id, "Elsewhere", 2)
     wait_for(finder, "Here again", "Elsewhere")
-    assert [(found.host, found.is_own) for found in finder.look(0.0)] == [
+    assert [(found.host, found.is_own) for found in finder.poll(0.0)] == [
         ("127.0.0.1", True),
         ("127.0.0.2", True),  # it does not listen at 127.0.0.1
     ]
@@ -110,13 +110,13 @@ def test_address_of_another_computer_is_not_own():
 @linux_only
 def test_flood_fills_few_rows_and_costs_little_at_a_time(finder, responder, monkeypatch):
     monkeypatch.setattr(client, "is_own", lambda host: False)
-    finder.look(0.0)
+    finder.poll(0.0)
     query_id = responder.query()
     read, parse = [], protocol.parse_answer
     monkeypatch.setattr(protocol, "parse_answer", lambda data: read.append(1) or parse(data))
     for number in range(1000):
         responder.answer(query_id, "Spam %d" % number, 1 + number)
-    finder.look(0.0)
+    finder.poll(0.0)
     assert len(read) <= client.MAX_DATAGRAMS
     assert networks(finder) == ["Spam %d" % number for number in range(client.MAX_OF_ADDRESS)]
     for host in range(2, 20):
@@ -125,8 +125,8 @@ def test_flood_fills_few_rows_and_costs_little_at_a_time(finder, responder, monk
                 other.answer(query_id, "Host %d" % host, port)
         while read:
             read.clear()
-            finder.look(0.0)
-    assert len(finder.look(0.0)) == client.MAX_FOUND
+            finder.poll(0.0)
+    assert len(finder.poll(0.0)) == client.MAX_FOUND
 
 
 @pytest.mark.parametrize("variable", ["", " "])
@@ -135,7 +135,7 @@ def test_empty_variable_forbids_asking(monkeypatch, variable):
     monkeypatch.setattr(socket, "socket", None)
     finder = Finder()
     assert not finder.can_ask
-    assert finder.look(0.0) == []
+    assert finder.poll(0.0) == []
     finder.close()
 
 
@@ -145,11 +145,11 @@ def test_variable_lists_addresses_and_wrong_ones_are_passed_over(responder, monk
         listed = "a b,nowhere.invalid,192.0.2.1:x, %s ,%s" % (other.address, responder.address)
         monkeypatch.setenv("HUBBUB_FIND", listed)
         with contextlib.closing(Finder()) as finder:
-            finder.look(0.0)
+            finder.poll(0.0)
             assert other.query() == responder.query()
             other.answer(finder._ids[-1], "Six", 1)
             wait_for(finder, "Six")
-            assert finder.look(0.0)[0].host == "::1"
+            assert finder.poll(0.0)[0].host == "::1"
 
 
 class Sent:
@@ -191,7 +191,7 @@ def test_networks_are_asked_as_the_system_allows(monkeypatch, platform, expected
     monkeypatch.setattr(socket, "socket", Sent)
     monkeypatch.setattr(client, "own_addresses", lambda: ["192.168.7.20"])
     with contextlib.closing(Finder()) as finder:
-        assert finder.look(0.0) == []
+        assert finder.poll(0.0) == []
     assert Sent.log == expected
 
 
@@ -202,7 +202,7 @@ def test_all_servers_of_this_computer_and_all_networks_are_asked(monkeypatch):
     monkeypatch.setattr(socket, "socket", Sent)
     monkeypatch.setattr(client, "broadcast_addresses", lambda routes: ["192.168.7.255"])
     with contextlib.closing(Finder()) as finder:
-        finder.look(0.0)
+        finder.poll(0.0)
     local = [("", "127.255.255.255", client.SERVER_PORT)]
     assert Sent.log == ANY[:1] + local + ANY[1:] + NET
 
@@ -261,8 +261,8 @@ def find(capfd, *args):
 
 def test_find_prints_a_line_for_each_server(capfd, monkeypatch):
     found = [
-        client.Found("192.168.1.20", "Class 4B", 12001, 25, False, False),
-        client.Found("fe80::1", "Büro", 4000, 1, True, False),
+        client.FoundServer("192.168.1.20", "Class 4B", 12001, 25, False, False),
+        client.FoundServer("fe80::1", "Büro", 4000, 1, True, False),
     ]
     monkeypatch.setattr(client, "FIND_TIME", 0.1)
     monkeypatch.setattr(Finder, "look", lambda self, now: found)

@@ -66,7 +66,7 @@ def test_end_stays_in_view_at_every_zoom_and_width(alice, desktop, hub, steps):
 
 def test_found_text_stays_in_view_at_every_zoom(alice, desktop):
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.set("line 50")
+    alice.chat_view.search_bar.field.set("line 50")
     desktop.pump(lambda: alice.found == "1 of 1")
     for _ in range(5):
         alice.press("Control-plus")
@@ -75,7 +75,7 @@ def test_found_text_stays_in_view_at_every_zoom(alice, desktop):
 
 def test_found_text_is_not_hidden_by_the_pill(alice, desktop):
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.set("line 9")
+    alice.chat_view.search_bar.field.set("line 9")
 
     def is_seen():
         place = alice.text.dlineinfo("found.first")
@@ -142,7 +142,7 @@ def test_focus_leaves_a_column_that_goes(alice, desktop, name):
 def test_pictures_of_a_changing_width_are_few_and_stay_in_view(alice, desktop):
     room, look = alice.chat_view.room, alice.window.look
     room.canvas.focus_force()
-    desktop.pump(lambda: room.canvas.find_all() and room._is_at[1])
+    desktop.pump(lambda: room.canvas.find_all() and room._has_focus)
     desktop.update()
     before = len(alice.root.tk.call("image", "names"))
     (ring,) = [

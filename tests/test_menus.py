@@ -286,12 +286,12 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     window.chat.announcements.append("Announcement by bob: books away")
     window.chat.current.removal = "You were removed"
     window.show_bars()
-    actions = {"topic": view.edit_topic, "search": view.search.open}
+    actions = {"topic": view.edit_topic, "search": view.search_bar.open}
     actions["sheet"] = window.questions.go_to
     actions.get(place, lambda: None)()
     focus = {
         "topic": lambda: view.topic.text,
-        "search": lambda: view.search.field.text,
+        "search": lambda: view.search_bar.field.text,
         "sheet": lambda: settled.sheet.field.text,
         "announcement": lambda: view.announcement.buttons[0],
         "banner": lambda: view.banner.buttons[0],

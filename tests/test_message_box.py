@@ -94,7 +94,7 @@ def test_password_is_still_asked_for_in_another_conversation(anna, hub, desktop,
         x, y = rooms.winfo_rootx() + 60, rooms.winfo_rooty() + 50
         anna.xdotool("mousemove", str(x), str(y), "click", "1")
     else:
-        anna.window.do(anna.window.chat.select, anna.window.chat.find("#lobby"))
+        anna.window.do(anna.window.chat.select, anna.window.chat.conversation_named("#lobby"))
     desktop.pump(lambda: anna.window.chat.current.name == "#lobby")
     anna.type("cret")
     assert (hidden(anna), anna.draft) == ("s3cret", "")
@@ -294,7 +294,7 @@ def test_question_that_ends_leaves_the_keys_where_they_were(alice, desktop):
     alice.type("secret")
     alice.window.chat.do(0, alice.window.chat.select, alice.window.chat.console)
     desktop.pump(lambda: not alice.banner)
-    assert alice.has_focus(alice.chat_view.search.field.text)
+    assert alice.has_focus(alice.chat_view.search_bar.field.text)
 
 
 # The hint

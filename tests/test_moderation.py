@@ -60,7 +60,7 @@ def choose_row(person, words):
 def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     person_menu(teacher, "bob")
     teacher.choose("Mute…")
-    assert [row.text for row in teacher.sheet.list.rows] == list(client.LENGTHS)
+    assert [row.text for row in teacher.sheet.list.rows] == list(client.DURATIONS)
     rows, frame = teacher.sheet.list, teacher.sheet.frame
     desktop.pump(lambda: rows.canvas.winfo_height() == rows._tops[-1])  # no room is left over
     assert rows.fill and frame.winfo_height() == frame.winfo_reqheight()
@@ -212,7 +212,7 @@ def test_operator_bans_the_address_of_a_person(teacher, desktop, room):
     teacher.choose("Ban from the chat…")
     rows = teacher.sheet.list
     names = [row.text for row in rows.rows]
-    assert names[1:4] == names[5:] == list(client.LENGTHS)
+    assert names[1:4] == names[5:] == list(client.DURATIONS)
     assert names[::4] == ["ONLY THE NAME", "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"]
     rows.cursor = rows.rows[5].key
     teacher.press("Return", rows.canvas)
@@ -448,7 +448,7 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
 
 
 def test_chat_of_another_data_folder_is_not_operated_or_ended(desktop, hosts, room):  # noqa: F811
-    """What the menu offers says so, and does nothing to the server of the own folder."""
+    """The entries of the menu say so, and leave the server of the own folder alone."""
     alice = desktop.join(room.server.port, "alice")
     words = "[SYSTEM]: This is not your own server."
     alice.open_menu("Become the operator")
@@ -494,7 +494,7 @@ def visit(desktop, alice, hub):
 
 @pytest.mark.parametrize("when", ["while it is made", "after the own chat", "in the menu"])
 def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noqa: F811
-    """Not even to one on this computer: it may be another user's."""
+    """Not even to another server on this computer: it may be another user's."""
     alice = host(desktop)
     desktop.pump(lambda: alice.window.hosting._command is not None)
     if when != "while it is made":

@@ -39,13 +39,17 @@ class Person:
 
     def sees(self, text, name=""):
         """Return True if the named or the current conversation has this text as sent."""
-        place = self.chat.find(name) if name else self.chat.current
+        place = self.chat.conversation_named(name) if name else self.chat.current
         entries = place.entries if place is not None else ()
         return any(entry.text == text and entry.delivery == SENT for entry in entries)
 
     def said(self, name="#lobby"):
         """The messages of users there."""
-        return [entry.text for entry in self.chat.find(name).entries if entry.line.nickname]
+        return [
+            entry.text
+            for entry in self.chat.conversation_named(name).entries
+            if entry.line.nickname
+        ]
 
     @property
     def is_done(self):
@@ -112,7 +116,7 @@ def test_every_verb_works_from_the_chat_box(people):
         until(people, lambda person=person, answer=answer: person.sees(answer))
     assert bob.sees("[alice -> you]: psst", "alice")
     assert bob.chat.current.topic == "Tea"
-    assert alice.chat.find("rob").unread == 1  # until a window shows it
+    assert alice.chat.conversation_named("rob").unread == 1  # until a window shows it
     assert alice.chat.presence("rob") == client.ONLINE
     assert alice.connection._login == ("alice", "opensesame")
 
@@ -149,7 +153,7 @@ def test_private_message_to_an_absent_account_is_read_later(people):
     port = int(bob.connection.address.rpartition(":")[2])
     with contextlib.closing(Person("bob", port, "opensesame")) as again:
         until([again], lambda: again.sees("[alice -> you]: see you", "alice"))
-        assert again.chat.find("alice").unread == 1
+        assert again.chat.conversation_named("alice").unread == 1
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
@@ -191,4 +195,6 @@ def test_server_killed_five_times_loses_and_repeats_nothing(tmp_path, monkeypatc
             head = "[%s]: " % name
             assert [line[len(head) :] for line in alice if line.startswith(head)] == texts
         assert all(bool(person.connection._pin) == is_encrypted for person in people)
-        assert all(e.delivery == SENT for p in people for e in p.chat.find("#lobby").entries)
+        assert all(
+            e.delivery == SENT for p in people for e in p.chat.conversation_named("#lobby").entries
+        )

@@ -363,7 +363,7 @@ def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
     alice.close()
     assert "s3cret" not in Path(client.settings_path()).read_text(encoding="utf-8")
     again = desktop.join(room.server.port, "alice")
-    desktop.pump(lambda: "bob" in again.window.chat.find("#maths").members)
+    desktop.pump(lambda: "bob" in again.window.chat.conversation_named("#maths").members)
     assert again.window.chat.current.name == "#lobby"
     again.press("Alt-Key-3", again.box)
     assert "#secrets has a key" in again.lines[-1]

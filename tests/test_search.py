@@ -54,7 +54,7 @@ def alice():
     alice = User(SEARCH_CAPS).join()
     page = [say(10, "Tea at ten"), say(11, "Coffee"), say(12, "more TÉA")]
     alice.hear(*batch("chathistory #lobby", *page))
-    alice.chat.find("#lobby").has_older = True
+    alice.chat.conversation_named("#lobby").has_older = True
     assert len(alice.sent) == 1
     return alice
 
@@ -100,7 +100,9 @@ def test_server_is_asked_and_its_answer_is_merged(alice):
     assert alice.chat.lookup.note == "8 messages " + FOUND
     assert [r.entry.is_own for r in alice.chat.lookup.results[3:7]] == [True, True, True, False]
     first = alice.chat.lookup.results[0]
-    assert first.entry in alice.chat.find("#lobby").entries and first.spans == ((5, 8),)
+    assert first.entry in alice.chat.conversation_named("#lobby").entries and first.spans == (
+        (5, 8),
+    )
     assert len(alice.chat.conversations) == 2  # none is opened
 
 
@@ -113,7 +115,7 @@ def test_search_that_was_cut_short_says_so(alice, found):
     assert alice.chat.lookup.note == (
         "%d messages found, but the server had no time to search older messages" % (2 + len(found))
     )
-    assert alice.chat.find("SEARCH") is None
+    assert alice.chat.conversation_named("SEARCH") is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_a_letter_is_too_short(alice, words):
     ],
 )
 def test_search_without_an_answer_says_so(alice, end, why):
-    """What is loaded is shown, and what comes later is not taken for news."""
+    """Loaded messages are shown, and a late answer does not count as news."""
     if end == "not connected":
         alice.lose()
     search(alice, "tea")
@@ -210,17 +212,17 @@ def test_history_around_a_result_is_loaded_without_a_gap(alice):
     assert alice.sent == ["CHATHISTORY AROUND #lobby msgid=2 :50"] and revealed(alice) == []
     page = [say(n, "old tea" if n == 2 else "line %d" % n) for n in (1, 2, 3)]
     alice.hear(*batch("chathistory #lobby", *page))
-    assert revealed(alice) == ["old tea"] and alice.chat.lookup.goal is None
+    assert revealed(alice) == ["old tea"] and alice.chat.lookup.revealing is None
     assert alice.sent == ["CHATHISTORY BETWEEN #lobby msgid=3 msgid=10 :500"]
     alice.hear(*batch("chathistory #lobby", *(say(n, "line %d" % n) for n in range(4, 10))))
     assert alice.sent == [] and revealed(alice) == []
-    places = [int(e.msgid) for e in alice.chat.find("#lobby").entries if e.msgid]
+    places = [int(e.msgid) for e in alice.chat.conversation_named("#lobby").entries if e.msgid]
     assert places == list(range(1, 13))
-    assert alice.chat.find("#lobby").has_older
+    assert alice.chat.conversation_named("#lobby").has_older
 
 
 def test_gap_that_is_too_long_is_shown(alice, monkeypatch):
-    """What is found in it later has its place there."""
+    """A result from the gap gets its place there later."""
     monkeypatch.setattr(client, "MAX_ENTRIES", 5)
     search(alice, "old")
     alice.hear(*batch("soju.im/search", say(2, "old tea"), say(5, "old, too")))
@@ -229,11 +231,15 @@ def test_gap_that_is_too_long_is_shown(alice, monkeypatch):
     choose(alice, 0)
     alice.hear(*batch("chathistory #lobby", say(3, "then"), say(5, "old, too"), say(6, "now")))
     assert revealed(alice) == ["old tea", "old, too"]
-    entries = alice.chat.find("#lobby").entries
+    entries = alice.chat.conversation_named("#lobby").entries
     assert [e.msgid or e.line.kind for e in entries if e.line.kind != client.FROM_SERVER] == [
         "2", "3", "system", "5", "6", "system", "10", "11", "12",
     ]  # fmt: skip
-    texts = [entry.text for entry in alice.chat.find("#lobby").entries if entry.line.nickname == ""]
+    texts = [
+        entry.text
+        for entry in alice.chat.conversation_named("#lobby").entries
+        if entry.line.nickname == ""
+    ]
     assert texts.count("[SYSTEM]: Messages are missing here.") == 2
     assert alice.chat.history.requests == []
 
@@ -251,7 +257,11 @@ def test_gap_is_shown_if_its_messages_do_not_come(alice, end):
         alice.hear(":hub FAIL CHATHISTORY MESSAGE_ERROR BETWEEN #lobby :No")
     else:
         alice.do(alice.chat.do(NOW + 100, alice.chat.tick))
-    texts = [entry.line.text for entry in alice.chat.find("#lobby").entries if entry.line.head]
+    texts = [
+        entry.line.text
+        for entry in alice.chat.conversation_named("#lobby").entries
+        if entry.line.head
+    ]
     start = texts.index("old tea")
     assert texts[start : start + 3] == ["old tea", "Messages are missing here.", "Tea at ten"]
 
@@ -269,7 +279,7 @@ def test_result_in_a_room_that_cannot_be_joined_is_not_waited_for(alice):
     alice.hear(*batch("soju.im/search", say(2, "tea there", "#gone")))
     choose(alice, -1)
     alice.hear(":hub 473 alice #gone :Cannot join channel (+i)")
-    assert alice.chat.lookup.goal is None
+    assert alice.chat.lookup.revealing is None
     assert any("cannot be loaded" in text for text in alice.seen("#gone"))
 
 
@@ -290,7 +300,7 @@ def test_result_that_cannot_be_loaded_is_not_waited_for(alice, answer):
     when = alice.chat.lookup.results[0].entry.line.clock
     texts = [line.text for line in alice.lines]
     assert "The message of %s cannot be loaded now." % when in texts
-    assert revealed(alice) == [] and alice.chat.lookup.goal is None
+    assert revealed(alice) == [] and alice.chat.lookup.revealing is None
 
 
 def test_result_in_a_conversation_that_is_not_open(alice):
@@ -381,8 +391,8 @@ def test_all_conversations_are_searched_from_the_window(anna, desktop, way):
         anna.say("/search tea")
     else:
         anna.press("Control-f", anna.box)
-        anna.chat_view.search.field.set("tea")
-        button = anna.chat_view.search.all
+        anna.chat_view.search_bar.field.set("tea")
+        button = anna.chat_view.search_bar.all_button
         if way == "key":
             anna.press("Control-Shift-F")
         else:
@@ -417,7 +427,7 @@ def test_server_is_asked_once_for_what_is_typed(anna, desktop, monkeypatch):
 
 def test_result_is_shown_where_it_was_said(anna, desktop):
     """With what stands around it, marked; what is typed next is for its conversation."""
-    lobby = anna.window.chat.find("#lobby")
+    lobby = anna.window.chat.conversation_named("#lobby")
     anna.chat_view.open("bob")
     assert "oldest" not in str([entry.text for entry in lobby.entries])
     anna.say("/search tea")
@@ -428,7 +438,7 @@ def test_result_is_shown_where_it_was_said(anna, desktop):
     assert anna.window.chat.current is lobby and anna.sheet is None
     assert anna.text.get(*anna.text.tag_ranges("found")) == "Tea"
     assert anna.text.dlineinfo("found.first")  # in view
-    assert anna.chat_view.search.is_open and anna.chat_view.search.field.get() == "tea"
+    assert anna.chat_view.search_bar.is_open and anna.chat_view.search_bar.field.get() == "tea"
     desktop.pump(lambda: not anna.window.chat.history.requests)
     texts = [entry.line.text for entry in lobby.entries if entry.line.nickname == "bob"]
     assert texts[:301] == ["the oldest Tea is here"] + ["line %d" % n for n in range(300)]

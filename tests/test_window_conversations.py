@@ -457,7 +457,7 @@ def editor(alice, desktop):
         person, widget = alice, alice.box
         if kind == "search":
             alice.press("Control-f", alice.box)
-            widget = alice.chat_view.search.field.text
+            widget = alice.chat_view.search_bar.field.text
         elif kind == "name":
             alice.close()
             person = desktop.open()
@@ -779,7 +779,7 @@ def test_indentation_is_shown_and_nicknames_in_bold_are_words(alice, hub):
 
 
 def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
-    room, view = tea.window.chat.find("#lobby"), tea.chat_view
+    room, view = tea.window.chat.conversation_named("#lobby"), tea.chat_view
     for level, dot in ((client.NONE, ""), (client.MENTIONS, "mention_badge")):
         tea.window.do(tea.window.chat.set_level, room, level)
         hub.send(":bob!b@h PRIVMSG #lobby :%s" % level, ":bob!b@h PRIVMSG #tea :%s" % level)
@@ -791,7 +791,9 @@ def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
 
 
 def test_menu_of_the_conversations_counts_no_muted_room(tea, desktop, hub):
-    tea.window.do(tea.window.chat.set_level, tea.window.chat.find("#lobby"), client.NONE)
+    tea.window.do(
+        tea.window.chat.set_level, tea.window.chat.conversation_named("#lobby"), client.NONE
+    )
     hub.send(":bob!b@h PRIVMSG #lobby :noise", ":bob!b@h PRIVMSG #tea :later")
     tea.sees("[bob]: later")
     tea.window.menus.open_conversations()
@@ -925,9 +927,9 @@ def test_keys_with_letters_work_in_every_alphabet(alice, desktop, layout):
         alice.write("something")
         for letter in (letter_a, letter_x, letter_f):
             alice.xdotool("keydown", control, "key", letter, "keyup", control)
-        desktop.pump(lambda: alice.chat_view.search.is_open)
+        desktop.pump(lambda: alice.chat_view.search_bar.is_open)
         assert alice.draft == ""
-        assert alice.chat_view.search.field.get() == ""
+        assert alice.chat_view.search_bar.field.get() == ""
         alice.xdotool("keydown", control, "keydown", shift, "key", letter_f, "keyup", shift)
         alice.xdotool("keyup", control)
         desktop.pump(lambda: alice.sheet is not None)
@@ -943,7 +945,7 @@ def test_keys_work_with_caps_lock(alice):
         alice.type("<ctrl+a>")
         assert alice.box.get("sel.first", "sel.last") == "words"
         alice.type("<ctrl+f>")
-        assert alice.has_focus(alice.chat_view.search.field.text)
+        assert alice.has_focus(alice.chat_view.search_bar.field.text)
         alice.type("<ctrl+shift+f>")
         assert alice.sheet is not None
     finally:
@@ -981,7 +983,7 @@ def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
     assert "[bob]: First 😀 Straße" not in alice.lines
     hear(hub, alice, "😀😀 the end 😀 FIRST")
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.text.insert("end", "first")
+    alice.chat_view.search_bar.field.text.insert("end", "first")
     desktop.pump(lambda: alice.found == "1 of 2")
     assert alice.text.get(*alice.text.tag_ranges("found")) == "FIRST"
     alice.press("Return")
@@ -992,11 +994,11 @@ def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
         alice.press(key)
         assert alice.found == found
     for words, found in [("STRASSE", "1 of 1"), ("😀", "1 of 4"), ("nowhere", "No matches")]:
-        alice.chat_view.search.field.set("")
-        alice.chat_view.search.field.text.insert("end", words)
+        alice.chat_view.search_bar.field.set("")
+        alice.chat_view.search_bar.field.text.insert("end", words)
         desktop.pump(lambda found=found: alice.found == found)
     alice.press("Escape")
-    assert not alice.chat_view.search.frame.winfo_viewable()
+    assert not alice.chat_view.search_bar.frame.winfo_viewable()
 
 
 @pytest.mark.parametrize(
@@ -1016,7 +1018,7 @@ def test_emoji_that_tk_cannot_join_are_shown_simpler(alice, desktop, hub, text, 
     assert view.splitlines()[-2].endswith(line)
     desktop.pump(lambda: alice.drawn(alice.chat_view.room) == ["# lobby", shown + " end"])
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.set("found")
+    alice.chat_view.search_bar.field.set("found")
     desktop.pump(lambda: alice.found == "1 of 1")
     assert alice.text.get(*alice.text.tag_ranges("found")) == "found"
     alice.press("Control-a", alice.text)
@@ -1035,7 +1037,7 @@ def test_found_text_is_marked_behind_emoji(desktop, hub, monkeypatch, emoji):
     hub.send(":bob!b@h PRIVMSG #lobby :👩🏽‍💻 ❤️ found")
     desktop.pump(lambda: alice.lines[-1].endswith("found"))
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.set("found")
+    alice.chat_view.search_bar.field.set("found")
     desktop.pump(lambda: alice.found == "1 of 1")
     assert alice.text.get(*alice.text.tag_ranges("found")) == "found"
 
@@ -1043,11 +1045,11 @@ def test_found_text_is_marked_behind_emoji(desktop, hub, monkeypatch, emoji):
 def test_f3_brings_the_search_bar_back(alice, desktop, hub):
     hear(hub, alice, "one two one")
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.set("one")
+    alice.chat_view.search_bar.field.set("one")
     desktop.pump(lambda: alice.found == "1 of 2")
     alice.press("Escape")
     alice.press("F3")
-    assert alice.chat_view.search.is_open and alice.found == "1 of 2"
+    assert alice.chat_view.search_bar.is_open and alice.found == "1 of 2"
     alice.press("Escape")
     assert not alice.text.tag_ranges("found")
 

@@ -23,7 +23,7 @@ def fill(alice, count):
         text = "message %d of a long day" % number
         message = Message("PRIVMSG", ("#lobby", text), source="bob!b@h")
         chat.do(time.time(), chat.handle, message)
-    lobby = chat.find("#lobby")
+    lobby = chat.conversation_named("#lobby")
     alice.chat_view.transcript.open(lobby)
     return lobby
 
@@ -87,11 +87,11 @@ def test_long_conversation_stays_responsive(alice, desktop, hub):
     pages += [lambda: alice.press("Next", alice.box)] * 10
     assert longest_step(desktop, pages) < 0.1
     assert not alice.is_at_end()
-    assert longest_step(desktop, [alice.chat_view.search.search] * 3) < 0.05
+    assert longest_step(desktop, [alice.chat_view.search_bar.search] * 3) < 0.05
     alice.press("Control-f", alice.box)
-    alice.chat_view.search.field.text.insert("end", "message 99")
+    alice.chat_view.search_bar.field.text.insert("end", "message 99")
     desktop.pump(lambda: alice.found == "1 of 111")
-    assert longest_step(desktop, [alice.chat_view.search.search] * 3) < 0.1
+    assert longest_step(desktop, [alice.chat_view.search_bar.search] * 3) < 0.1
     other = alice.window.chat.conversations[1]
     switch = [lambda: alice.chat_view.select(other), lambda: alice.chat_view.select(lobby)] * 5
     assert longest_step(desktop, switch) < 0.1

@@ -396,7 +396,7 @@ class Person:
     @property
     def found(self):
         """The number of matches beside the search field: "1 of 3"."""
-        return self.chat_view.search.field.note.cget("text")
+        return self.chat_view.search_bar.field.note.cget("text")
 
     @property
     def menu(self):
