@@ -7419,10 +7419,7 @@ class Menus:
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
         if window.hosting.is_server_local:
-            hosting = (
-                "End the chat on this computer…",
-                lambda: questions.ask_end(window.hosting.end_chat),
-            )
+            hosting = ("End the chat on this computer…", questions.ask_end)
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7739,11 +7736,12 @@ class Questions:
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
             self._ask(words, is_relevant, *answers, ("Cancel", None))
 
-    def ask_end(self, end: Action) -> None:
+    def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
+        hosting = self._window.hosting
         words = "The chat ends for everyone who is here. Its history is kept."
-        answers = ("End it for everyone", end), ("Cancel", None)
-        self._ask(words, lambda: self._window.hosting.is_server_local, *answers)
+        answers = ("End it for everyone", hosting.end_chat), ("Cancel", None)
+        self._ask(words, lambda: hosting.is_server_local, *answers)
 
     def close_beside(self, widget: Any) -> None:
         """Close the sheet, unless the widget is in it, or is the menu."""
@@ -8038,7 +8036,7 @@ class Hosting:
         """Do something to the server that was joined, if that is the user's own."""
         chat = self._window.chat
 
-        def decide(status: Host) -> None:
+        def decide() -> None:
             status.network = chat.console.name
             if self.own is not None:
                 action()
@@ -8051,9 +8049,8 @@ class Hosting:
             action()
             return
         try:
-            status = Host("", "--status", done=lambda: decide(status))
+            self._command = self._status = status = Host("", "--status", done=decide)
             status.is_dismissed = is_asked
-            self._command = self._status = status
         except OSError as error:
             if is_asked:
                 self._window.do(chat.inform, str(error))
@@ -8062,15 +8059,14 @@ class Hosting:
         """Start a command of server.py; `done` is called unless it fails."""
         inform = functools.partial(self._window.do, self._window.chat.inform)
 
-        def check(run: Run) -> None:
+        def check() -> None:
             if run.process.returncode:
                 inform(run.last_line)
             else:
                 done()
 
         try:
-            run = Run(*options, secret=secret, done=lambda: check(run))
-            self._command = run
+            self._command = run = Run(*options, secret=secret, done=check)
         except OSError as error:
             inform(str(error))
 

@@ -481,7 +481,7 @@ STATES = (
     ("bans", SIZES, lambda studio: operator(studio, "Bans and mutes…")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("bars", (*SIZES, (480, 360)), lambda studio: (
-        operator(studio), studio.alice.window.questions.ask_end(len))),
+        operator(studio), studio.alice.window.questions.ask_end())),
     ("menu-main", SIZES[:1], lambda studio: conversation(studio).xdotool("key", "F10")),
     ("close", SIZES, lambda studio: lost(studio).close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
