@@ -5196,6 +5196,11 @@ class Field(TextBox):
         self.text.tag_add("sel", "1.0", "end-1c")
 
 
+def get_line(entry: "ttk.Entry") -> str:
+    """Return the text of an entry field as a line; in a paste there may be more."""
+    return protocol.clean(join_surrogates(entry.get()), MAX_PASTE).strip()
+
+
 def fits_entry(text: str) -> bool:
     """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
     return max(text, default="") <= "\uffff"
@@ -5375,7 +5380,7 @@ class Composer(TextBox):
 
     def _enter_password(self) -> None:
         """Run the command with its password; ask for a new one twice."""
-        command, password = self._command, join_surrogates(self.hidden.get())
+        command, password = self._command, get_line(self.hidden)
         is_new = command.strip().lower() == "/register" and not protocol.password_error(password)
         if self._password and password != self._password:
             self.show_note("This is not the same password.", True)
@@ -6512,7 +6517,7 @@ class ConnectView:
             name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
             if server != self._password_server:  # no other server gets to see it
                 self._set(PASSWORD, "")
-            self._window.connect(name, server, self.fields[PASSWORD].get().strip())
+            self._window.connect(name, server, get_line(self.fields[PASSWORD]))
 
     def _show_hint(self, field: str, kind: str, words: str) -> None:
         self.fields[field].state(["invalid" if kind == "Error" else "!invalid"])

@@ -5,6 +5,7 @@ from test_window_conversations import tea  # noqa: F401
 from window_harness import hear
 
 import client
+from protocol import sasl_plain_chunks
 
 
 @pytest.fixture
@@ -156,6 +157,23 @@ def test_new_password_is_asked_for_twice(anna, hub):
     anna.type("l0ngenough", "<Return>")
     hub.expect("REGISTER * * :l0ngenough")
     assert (hidden(anna), anna.draft, anna.notice, note.winfo_manager()) == (None, "", "", "")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\x0b", "\u2028"])
+def test_pasted_password_is_one_line(anna, hub, end):
+    """What stands in the next line is neither shown nor said."""
+    anna.open_menu("Log in…")
+    field = anna.chat_view.composer.hidden
+    anna.root.clipboard_clear()
+    anna.root.clipboard_append("anna%ss3cret%s" % (end, end))
+    anna.press("<Paste>", field)
+    anna.type("<Return>")
+    hub.expect("AUTHENTICATE PLAIN")
+    hub.expect(sasl_plain_chunks("alice", "anna%ss3cret" % (" " * len(end)))[0])
+    hub.send(":hub 904 alice :no", ":hub 904 alice :no")
+    anna.type("hello", "<Return>")
+    assert not any("s3cret" in line for line in hub.until("PRIVMSG #lobby :hello"))
+    assert "s3cret" not in anna.draft
 
 
 def test_person_mentioned_is_not_written_into_a_password(anna):
