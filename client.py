@@ -3174,7 +3174,7 @@ _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
 _PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
-_REPLY_DRAFT = re.compile(r"^ */reply ", re.IGNORECASE | re.MULTILINE)
+_REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
@@ -5326,7 +5326,8 @@ class Composer(TextBox):
         super().insert(space + name + (" " if before.strip() else ": "))
 
     def paste(self, text: str) -> None:
-        text = "\n".join((text + "\n").splitlines())
+        lines = (protocol.clean(line, MAX_PASTE) for line in (text + "\n").splitlines())
+        text = "\n".join(lines)  # as it is sent: the notice is about nothing else
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 

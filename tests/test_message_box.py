@@ -201,9 +201,13 @@ def test_answer_goes_to_the_user_whom_the_box_names(alice, desktop, hub):
     assert (alice.draft, alice.notice) == ("@carol yes", "Privately to carol")
     alice.type("<Return>")
     hub.expect("PRIVMSG carol :yes")
-    for steps in (["/reply "], [" /REPLY "], ["/rep", "<Tab>"]):
+    for steps in (["/reply "], [" /REPLY "], ["\xa0/reply\xa0"], ["/rep", "<Tab>"]):
         alice.type(*steps)
         assert (alice.draft, alice.notice) == ("@bob ", "Privately to bob")
+        alice.box.delete("1.0", "end")
+    for pasted, draft in (("/reply\t", "@bob "), ("\u200b@bob hi", "@bob hi")):
+        alice.paste(pasted)
+        assert (alice.draft.strip(), alice.notice) == (draft.strip(), "Privately to bob")
         alice.box.delete("1.0", "end")
     alice.type("ok", "<Home>", "/reply ", "it is ")
     assert alice.draft == "@bob it is ok"
