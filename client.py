@@ -6907,7 +6907,7 @@ class ChatView:
         self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
-        if conversation.topic_draft:
+        if conversation.topic_draft and self._window.chat.can_set_topic(conversation):
             self.edit_topic()
 
     # What the user does
@@ -7040,7 +7040,7 @@ class ChatView:
         """Remove the field for the topic; what it says can be kept for the next time."""
         if self.topic is not None:
             conversation, text = self.transcript.conversation, self.topic.get()
-            conversation.topic_draft = text if is_kept else ""
+            conversation.topic_draft = text if is_kept and text != conversation.topic else ""
             self.topic.frame.destroy()
             self.topic = None
             self.room.redraw()

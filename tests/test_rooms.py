@@ -234,6 +234,24 @@ def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
     assert view.topic.get() == "Fractions, page 12"
 
 
+def test_topic_field_comes_back_only_with_a_change_that_may_be_saved(alice, desktop, room):
+    view = alice.chat_view
+    for name, is_changed in (("#lobby", False), ("#maths", True)):
+        view.open(name)
+        desktop.pump(lambda: alice.window.chat.current.members)
+        view.edit_topic()
+        if is_changed:
+            view.topic.set("Tests on Monday")
+        alice.press("Alt-Up" if is_changed else "Alt-Down", view.topic.text)
+        assert view.topic is None
+    room.bob.send("TOPIC #lobby :News", "MODE #maths +t")
+    desktop.pump(lambda: "t" in alice.window.chat.find("#maths").flags)
+    for name in ("#lobby", "#maths"):
+        view.open(name)
+        desktop.update()
+        assert view.topic is None and not alice.window.menus.close()
+
+
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     alice.chat_view.open("#secrets")
     desktop.pump(lambda: alice.window.chat.current.flags >= {"t"})
