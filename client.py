@@ -3431,7 +3431,8 @@ class Settings:
         address, rooms = short_address(server), rooms[:MAX_ROOMS]
         is_news = address in map(short_address, self.servers) and rooms != self.rooms.get(address)
         if is_news:
-            self.rooms[address] = rooms
+            kept = {**self.rooms, address: rooms}
+            self.rooms = {a: kept[a] for a in map(short_address, self.servers) if a in kept}
         return is_news
 
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
@@ -3472,7 +3473,9 @@ class Settings:
 def _room_names(found: List[Any]) -> List[str]:
     """Return those of the values in a list that can be names of rooms."""
     names = (protocol.clean(name, 200) for name in found if isinstance(name, str))
-    return [n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n)][:MAX_ROOMS]
+    names = (n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n))
+    rooms = {protocol.casefold(n): n for n in names if "," not in n}
+    return list(rooms.values())[:MAX_ROOMS]
 
 
 def _merge(theirs: Any, before: Any, mine: Any) -> Any:

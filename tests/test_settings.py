@@ -112,6 +112,29 @@ def test_rooms_are_kept_for_servers_that_are_known(path):
     assert load(path).rooms["office.example"] == ["#lobby", "#maths"]
 
 
+def test_rooms_of_forgotten_servers_are_forgotten(path):
+    settings = load(path)
+    for number in range(client.MAX_SERVERS + 1):
+        settings.remember("host%d.example" % number)
+        settings.keep_rooms("host%d.example" % number, ["#lobby"])
+        settings.save()
+    assert len(load(path).rooms) == client.MAX_SERVERS
+    assert "host0.example" not in load(path).rooms
+
+
+@pytest.mark.parametrize(
+    ("kept", "rooms"),
+    [
+        (["#Tea", "#tea"], ["#tea"]),  # of two windows, between which it was made anew
+        (["#a,#b", "#a b", "", 7, None, "lobby", "&local", "#ok"], ["#ok"]),
+    ],
+)
+def test_rooms_that_cannot_be_joined_are_not_kept(path, kept, rooms):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"rooms": {"office.example": kept}}), encoding="utf-8")
+    assert load(path).rooms == {"office.example": rooms}
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"7", b"null", b"caf\xe9", b"[" * 100000])
 def test_damaged_file_is_moved_aside(path, data, caplog):
     path.parent.mkdir()
