@@ -7499,7 +7499,7 @@ class Menus:
             known = chat.find(room)
             if known is not chat.current:
                 words = "Go to %s" if known else "Join %s…"
-                entries.append((words % room, functools.partial(view.visit, room)))
+                entries.append((words % room[:60], functools.partial(view.visit, room)))
         if entry.delivery in FAILED:
             entries.append(("Try again", functools.partial(window.do, chat.retry, entry)))
             entries.append(("Edit", functools.partial(view.edit, entry)))

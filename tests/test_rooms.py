@@ -118,6 +118,14 @@ def test_name_in_the_transcript_has_its_menu(alice, desktop, room):
     assert alice.menu[:2] == ["Write privately", "Mention"]
 
 
+def test_long_name_of_a_room_is_cut_in_the_menu(alice, room):
+    room.bob.send("PRIVMSG #lobby :#" + "w" * 300)
+    alice.sees("[bob]: #" + "w" * 300)
+    alice.press("Up", alice.text)
+    alice.press("Return")
+    assert max(map(len, alice.menu)) < 80
+
+
 @pytest.mark.parametrize("key", ["Return", "Shift-F10"])
 def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room, key):
     room.bob.send("PRIVMSG #lobby :#maths is not #lobby, see #maths")
