@@ -3405,7 +3405,8 @@ class Settings:
         new = "%s.%d" % (self._path, os.getpid())
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            with open(new, "w", encoding="utf-8") as file:
+            private = functools.partial(os.open, mode=0o600)  # it names hidden rooms
+            with open(new, "w", encoding="utf-8", opener=private) as file:
                 file.write(text + "\n")
             os.replace(new, self._path)
             self._saved = copy.deepcopy(mine)

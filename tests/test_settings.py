@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import stat
 import sys
 
 import pytest
@@ -110,6 +111,16 @@ def test_rooms_are_kept_for_servers_that_are_known(path):
     settings.keep_rooms("office.example", ["#lobby", "#tea", "#maths"])
     settings.save()
     assert load(path).rooms["office.example"] == ["#lobby", "#maths"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such rights")
+def test_file_is_for_its_owner_alone(path):
+    """It names hidden rooms; also one that an earlier version left open is closed."""
+    path.parent.mkdir()
+    path.write_text("{}", encoding="utf-8")
+    path.chmod(0o644)
+    load(path).save()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_rooms_of_forgotten_servers_are_forgotten(path):
