@@ -5409,12 +5409,17 @@ class Composer(TextBox):
             return self.take_back()
         return True
 
-    def take_back(self) -> bool:
-        """Put the draft back that `begin` has put aside; return False if there is none."""
+    def take_back(self, is_kept: bool = False) -> bool:
+        """Put the draft back that `begin` has put aside; return False if there is none.
+
+        A command is given up, unless it is to be kept and has an argument.
+        """
         aside, self._aside = self._aside, None
         if aside is not None:
-            written = self.get() if self.get()[:1] != "/" else ""
-            self.set("\n".join(filter(None, [aside, written])))
+            command, text = "", self.get()
+            if text[:1] == "/":
+                command, text = text if is_kept and " " in text.rstrip() else "", ""
+            self.set("\n".join(filter(None, [command, aside, text])))
         return aside is not None
 
     def show_notice(self) -> None:
@@ -6905,7 +6910,7 @@ class ChatView:
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic(is_kept=True)
-        self.composer.take_back()
+        self.composer.take_back(is_kept=True)
         self.transcript.conversation.draft = self.composer.get()
         self.search.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
