@@ -3731,8 +3731,9 @@ class Host:
     """A run of server.py, as a process of its own that may outlive this program."""
 
     FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
-    COMMAND = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import server; sys.exit(server.main())"
+    COMMAND = (  # with "", the folder that the user is in, others could replace any module
+        "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; import server;"
+        " sys.exit(server.main())"
     )
     OPTIONS: Tuple[str, ...] = ()  # of the server
 
