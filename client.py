@@ -3282,7 +3282,7 @@ _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
 _PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
-_REPLY_DRAFT = re.compile(r"^ */reply ", re.IGNORECASE | re.MULTILINE)
+_REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
@@ -3408,7 +3408,8 @@ class Settings:
         new = "%s.%d" % (self._path, os.getpid())
         try:
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            with open(new, "w", encoding="utf-8") as file:
+            private = functools.partial(os.open, mode=0o600)  # it names hidden rooms
+            with open(new, "w", encoding="utf-8", opener=private) as file:
                 file.write(text + "\n")
             os.replace(new, self._path)
             self._saved = copy.deepcopy(mine)
@@ -3434,7 +3435,8 @@ class Settings:
         address, rooms = short_address(server), rooms[:MAX_ROOMS]
         is_news = address in map(short_address, self.servers) and rooms != self.rooms.get(address)
         if is_news:
-            self.rooms[address] = rooms
+            kept = {**self.rooms, address: rooms}
+            self.rooms = {a: kept[a] for a in map(short_address, self.servers) if a in kept}
         return is_news
 
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
@@ -3475,7 +3477,9 @@ class Settings:
 def _room_names(found: List[Any]) -> List[str]:
     """Return those of the values in a list that can be names of rooms."""
     names = (protocol.clean(name, 200) for name in found if isinstance(name, str))
-    return [n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n)][:MAX_ROOMS]
+    names = (n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n))
+    rooms = {protocol.casefold(n): n for n in names if "," not in n}
+    return list(rooms.values())[:MAX_ROOMS]
 
 
 def _merge(theirs: Any, before: Any, mine: Any) -> Any:
@@ -3732,8 +3736,9 @@ class Run:
     """A run of server.py, as a process of its own that may outlive this program."""
 
     FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
-    COMMAND = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import server; sys.exit(server.main())"
+    COMMAND = (  # with "", the folder that the user is in, others could replace any module
+        "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; import server;"
+        " sys.exit(server.main())"
     )
     OPTIONS: Tuple[str, ...] = ()  # of the server
 
@@ -5222,6 +5227,11 @@ class Field(TextBox):
         self.text.tag_add("sel", "1.0", "end-1c")
 
 
+def get_line(entry: "ttk.Entry") -> str:
+    """Return the text of an entry field as a line; in a paste there may be more."""
+    return protocol.clean(join_surrogates(entry.get()), MAX_PASTE).strip()
+
+
 def fits_entry(text: str) -> bool:
     """Return False for emoji: Tk's entry fields cannot edit them, and need none here."""
     return max(text, default="") <= "\uffff"
@@ -5347,7 +5357,8 @@ class Composer(TextBox):
         super().insert(space + name + (" " if before.strip() else ": "))
 
     def paste(self, text: str) -> None:
-        text = "\n".join((text + "\n").splitlines())
+        lines = (protocol.clean(line, MAX_PASTE) for line in (text + "\n").splitlines())
+        text = "\n".join(lines)  # as it is sent: the notice is about nothing else
         if not self.ask_paste(len(split_lines(text)), lambda: self.insert(text)):
             self.insert(text)
 
@@ -5395,7 +5406,7 @@ class Composer(TextBox):
 
     def _enter_password(self) -> None:
         """Run the command with its password; ask for a new one twice."""
-        command, password = self._command, join_surrogates(self.hidden.get())
+        command, password = self._command, get_line(self.hidden)
         is_new = command.strip().lower() == "/register" and not protocol.password_error(password)
         if self._password and password != self._password:
             self.show_note("This is not the same password.", True)
@@ -5419,12 +5430,17 @@ class Composer(TextBox):
             return self.take_back()
         return True
 
-    def take_back(self) -> bool:
-        """Put the draft back that `begin` has put aside; return False if there is none."""
+    def take_back(self, is_kept: bool = False) -> bool:
+        """Put the draft back that `begin` has put aside; return False if there is none.
+
+        A command is given up, unless it is to be kept and has an argument.
+        """
         aside, self._aside = self._aside, None
         if aside is not None:
-            written = self.get() if self.get()[:1] != "/" else ""
-            self.set("\n".join(filter(None, [aside, written])))
+            command, text = "", self.get()
+            if text[:1] == "/":
+                command, text = text if is_kept and " " in text.rstrip() else "", ""
+            self.set("\n".join(filter(None, [command, aside, text])))
         return aside is not None
 
     def show_notice(self) -> None:
@@ -6528,7 +6544,7 @@ class ConnectView:
             name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
             if server != self._password_server:  # no other server gets to see it
                 self._set(PASSWORD, "")
-            self._window.connect(name, server, self.fields[PASSWORD].get().strip())
+            self._window.connect(name, server, get_line(self.fields[PASSWORD]))
 
     def _show_hint(self, field: str, kind: str, words: str) -> None:
         self.fields[field].state(["invalid" if kind == "Error" else "!invalid"])
@@ -6911,13 +6927,13 @@ class ChatView:
 
     def _open(self, conversation: Conversation) -> None:
         self.close_topic(is_kept=True)
-        self.composer.take_back()
+        self.composer.take_back(is_kept=True)
         self.transcript.conversation.draft = self.composer.get()
         self.search_bar.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
-        if conversation.topic_draft:
+        if conversation.topic_draft and self._window.chat.can_set_topic(conversation):
             self.edit_topic()
 
     # What the user does
@@ -7050,7 +7066,7 @@ class ChatView:
         """Remove the field for the topic; what it says can be kept for the next time."""
         if self.topic is not None:
             conversation, text = self.transcript.conversation, self.topic.get()
-            conversation.topic_draft = text if is_kept else ""
+            conversation.topic_draft = text if is_kept and text != conversation.topic else ""
             self.topic.frame.destroy()
             self.topic = None
             self.room.redraw()
@@ -7490,7 +7506,7 @@ class Menus:
             known = chat.conversation_named(room)
             if known is not chat.current:
                 words = "Go to %s" if known else "Join %s…"
-                entries.append((words % room, functools.partial(view.visit, room)))
+                entries.append((words % room[:60], functools.partial(view.visit, room)))
         if entry.delivery in FAILED:
             entries.append(("Try again", functools.partial(window.do, chat.retry, entry)))
             entries.append(("Edit", functools.partial(view.edit, entry)))

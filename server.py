@@ -1588,7 +1588,8 @@ class Directory:
             for change in changes:
                 try:
                     if change[:2] in ((True, "b"), (False, "o")):
-                        self._check_rank(client, channel, change.arg.partition("!")[0])
+                        nickname, *_ = protocol.normalize_mask(change.arg).split("!")
+                        self._check_rank(client, channel, nickname)
                     result = channel.change(change, client, self.get)
                     applied += [result] if result else []
                 except ReplyError as error:

@@ -493,6 +493,7 @@ ROWS = {
         ("root", "MODE #lobby -t", ROOT + "MODE #lobby -t"),
         ("alice", "root> JOIN #own", "MODE #own -o root", "484 alice root #own :" + RANK),
         ("alice", "MODE #own +b ROOT", "484 alice root #own :" + RANK),
+        ("alice", "MODE #own +b root@*", "484 alice root #own :" + RANK),
         ("alice", "MODE #own +b root!*@*", "MODE #own b", ("484 *", "368 alice #own :*")),
         ("alice", "MODE #own +b *!*@127.0.0.9", ME + "MODE #own +b *!*@127.0.0.9"),
         ("root", "MODE #lobby +b root", ROOT + "MODE #lobby +b root!*@*"),

@@ -437,6 +437,16 @@ def test_zipapp_hosts_too(zipapp, monkeypatch, hosts):
     IrcTalker(server.port).register("bob").close()
 
 
+def test_server_takes_no_module_from_the_folder_that_the_user_is_in(tmp_path, monkeypatch):
+    """Others may be able to write there."""
+    (tmp_path / "sqlite3.py").write_text("print('not ours', flush=True); 1 / 0")
+    monkeypatch.chdir(tmp_path)
+    status = Host("", "--status", "--data=" + str(tmp_path / "none"))
+    status.thread.join(TIMEOUT)
+    assert status.look()
+    assert status.last_line.startswith("server.py: no server uses ")
+
+
 @pytest.mark.parametrize("name", ["client.py", "server.py"])
 def test_program_without_protocol_says_so_in_a_line(tmp_path, name):
     (tmp_path / name).write_bytes((ROOT / name).read_bytes())

@@ -5,6 +5,7 @@ from test_window_conversations import tea  # noqa: F401
 from window_harness import hear
 
 import client
+from protocol import sasl_plain_chunks
 
 
 @pytest.fixture
@@ -158,11 +159,49 @@ def test_new_password_is_asked_for_twice(anna, hub):
     assert (hidden(anna), anna.draft, anna.notice, note.winfo_manager()) == (None, "", "", "")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\x0b", "\u2028"])
+def test_pasted_password_is_one_line(anna, hub, end):
+    """What stands in the next line is neither shown nor said."""
+    anna.open_menu("Log in…")
+    field = anna.chat_view.composer.hidden
+    anna.root.clipboard_clear()
+    anna.root.clipboard_append("anna%ss3cret%s" % (end, end))
+    anna.press("<Paste>", field)
+    anna.type("<Return>")
+    hub.expect("AUTHENTICATE PLAIN")
+    hub.expect(sasl_plain_chunks("alice", "anna%ss3cret" % (" " * len(end)))[0])
+    hub.send(":hub 904 alice :no", ":hub 904 alice :no")
+    anna.type("hello", "<Return>")
+    assert not any("s3cret" in line for line in hub.until("PRIVMSG #lobby :hello"))
+    assert "s3cret" not in anna.draft
+
+
 def test_person_mentioned_is_not_written_into_a_password(anna):
     anna.open_menu("Log in…")
     anna.type("s3cret")
     anna.chat_view.composer.mention("bob")
     assert (hidden(anna), anna.draft) == ("s3cret", "bob: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "typed", "kept"),
+    [
+        ("", "", ""),
+        ("see you", "", "see you"),
+        ("", "tea at 4", "/announce tea at 4"),
+        ("see you", "tea at 4", "/announce tea at 4\nsee you"),
+    ],
+)
+def test_command_of_the_menu_stays_with_its_conversation(anna, before, typed, kept):
+    anna.write(before)
+    anna.open_menu("Announce to everyone…")
+    anna.type(typed)
+    anna.chat_view.open("bob")
+    assert anna.draft == ""
+    anna.chat_view.open("#lobby")
+    assert anna.draft == kept
+    anna.type("<Escape>")
+    assert anna.draft == kept
 
 
 # Recipients
@@ -183,9 +222,13 @@ def test_answer_goes_to_the_user_whom_the_box_names(alice, desktop, hub):
     assert (alice.draft, alice.notice) == ("@carol yes", "Privately to carol")
     alice.type("<Return>")
     hub.expect("PRIVMSG carol :yes")
-    for steps in (["/reply "], [" /REPLY "], ["/rep", "<Tab>"]):
+    for steps in (["/reply "], [" /REPLY "], ["\xa0/reply\xa0"], ["/rep", "<Tab>"]):
         alice.type(*steps)
         assert (alice.draft, alice.notice) == ("@bob ", "Privately to bob")
+        alice.box.delete("1.0", "end")
+    for pasted, draft in (("/reply\t", "@bob "), ("\u200b@bob hi", "@bob hi")):
+        alice.paste(pasted)
+        assert (alice.draft.strip(), alice.notice) == (draft.strip(), "Privately to bob")
         alice.box.delete("1.0", "end")
     alice.type("ok", "<Home>", "/reply ", "it is ")
     assert alice.draft == "@bob it is ok"

@@ -19,9 +19,10 @@ def room(tmp_path):
     room = Room(data=str(tmp_path / "room"), network="School")
     bob, carol = room.irc("bob"), room.irc("carol")
     bob.send("JOIN #maths", "TOPIC #maths :Fractions, page 12", "JOIN #secrets", "MODE #secrets +t")
+    bob.heard()  # the first to join a room is its operator
     carol.send("JOIN #maths")
-    for talker in (bob, carol):
-        talker.heard()
+    carol.heard()
+    bob.heard()
     room.bob = bob
     yield room
     room.close()
@@ -116,6 +117,14 @@ def test_name_in_the_transcript_has_its_menu(alice, desktop, room):
     assert "person" not in alice.tags_of("[alice]: hi")
     alice.click("[bob]")
     assert alice.menu[:2] == ["Write privately", "Mention"]
+
+
+def test_long_name_of_a_room_is_cut_in_the_menu(alice, room):
+    room.bob.send("PRIVMSG #lobby :#" + "w" * 300)
+    alice.sees("[bob]: #" + "w" * 300)
+    alice.press("Up", alice.text)
+    alice.press("Return")
+    assert max(map(len, alice.menu)) < 80
 
 
 @pytest.mark.parametrize("key", ["Return", "Shift-F10"])
@@ -232,6 +241,24 @@ def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
     assert view.topic is None and alice.has_focus(alice.box)
     view.edit_topic()
     assert view.topic.get() == "Fractions, page 12"
+
+
+def test_topic_field_comes_back_only_with_a_change_that_may_be_saved(alice, desktop, room):
+    view = alice.chat_view
+    for name, is_changed in (("#lobby", False), ("#maths", True)):
+        view.open(name)
+        desktop.pump(lambda: alice.window.chat.current.members)
+        view.edit_topic()
+        if is_changed:
+            view.topic.set("Tests on Monday")
+        alice.press("Alt-Up" if is_changed else "Alt-Down", view.topic.text)
+        assert view.topic is None
+    room.bob.send("TOPIC #lobby :News", "MODE #maths +t")
+    desktop.pump(lambda: "t" in alice.window.chat.conversation_named("#maths").flags)
+    for name in ("#lobby", "#maths"):
+        view.open(name)
+        desktop.update()
+        assert view.topic is None and not alice.window.menus.close()
 
 
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import stat
 import sys
 
 import pytest
@@ -110,6 +111,39 @@ def test_rooms_are_kept_for_servers_that_are_known(path):
     settings.keep_rooms("office.example", ["#lobby", "#tea", "#maths"])
     settings.save()
     assert load(path).rooms["office.example"] == ["#lobby", "#maths"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such rights")
+def test_file_is_for_its_owner_alone(path):
+    """It names hidden rooms; also one that an earlier version left open is closed."""
+    path.parent.mkdir()
+    path.write_text("{}", encoding="utf-8")
+    path.chmod(0o644)
+    load(path).save()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_rooms_of_forgotten_servers_are_forgotten(path):
+    settings = load(path)
+    for number in range(client.MAX_SERVERS + 1):
+        settings.remember("host%d.example" % number)
+        settings.keep_rooms("host%d.example" % number, ["#lobby"])
+        settings.save()
+    assert len(load(path).rooms) == client.MAX_SERVERS
+    assert "host0.example" not in load(path).rooms
+
+
+@pytest.mark.parametrize(
+    ("kept", "rooms"),
+    [
+        (["#Tea", "#tea"], ["#tea"]),  # of two windows, between which it was made anew
+        (["#a,#b", "#a b", "", 7, None, "lobby", "&local", "#ok"], ["#ok"]),
+    ],
+)
+def test_rooms_that_cannot_be_joined_are_not_kept(path, kept, rooms):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"rooms": {"office.example": kept}}), encoding="utf-8")
+    assert load(path).rooms == {"office.example": rooms}
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"7", b"null", b"caf\xe9", b"[" * 100000])

@@ -103,8 +103,9 @@ def test_password_is_asked_for_if_the_server_has_one(desktop, open_room):
     alice = desktop.open(open_room(password="sesame").server.port, "alice", at_once=True)
     words = "This server asks for a password. The host can tell you."
     assert alice.wait_for_question(PASSWORD) == words
-    alice.connect(password="wrong")
-    assert alice.wait_for_error(PASSWORD) == "Wrong password."
+    for wrong in ("wrong", "two\nlines"):  # as it can be pasted
+        alice.connect(password=wrong)
+        assert alice.wait_for_error(PASSWORD) == "Wrong password."
     alice.connect(server="127.0.0.1:%d" % open_room(password="other").server.port)
     assert alice.wait_for_question(PASSWORD) == words
     alice.connect(password="other")
