@@ -443,7 +443,7 @@ def test_server_takes_no_module_from_the_folder_that_the_user_is_in(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     status = Host("", "--status", "--data=" + str(tmp_path / "none"))
     status.thread.join(TIMEOUT)
-    assert status.look()
+    assert status.poll()
     assert status.last_line.startswith("server.py: no server uses ")
 
 
