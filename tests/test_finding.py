@@ -102,14 +102,14 @@ def test_own_addresses_are_this_computer(finder, responder):
 
 
 def test_address_of_another_computer_is_not_own():
-    assert client.is_own("127.0.0.1")
-    assert not client.is_own("192.0.2.1")
-    assert not client.is_own("2001:db8::1")
+    assert client.is_own_address("127.0.0.1")
+    assert not client.is_own_address("192.0.2.1")
+    assert not client.is_own_address("2001:db8::1")
 
 
 @linux_only
 def test_flood_fills_few_rows_and_costs_little_at_a_time(finder, responder, monkeypatch):
-    monkeypatch.setattr(client, "is_own", lambda host: False)
+    monkeypatch.setattr(client, "is_own_address", lambda host: False)
     finder.poll(0.0)
     query_id = responder.query()
     read, parse = [], protocol.parse_answer
@@ -265,7 +265,7 @@ def test_find_prints_a_line_for_each_server(capfd, monkeypatch):
         client.FoundServer("fe80::1", "Büro", 4000, 1, True, False),
     ]
     monkeypatch.setattr(client, "FIND_TIME", 0.1)
-    monkeypatch.setattr(Finder, "look", lambda self, now: found)
+    monkeypatch.setattr(Finder, "poll", lambda self, now: found)
     monkeypatch.setenv("HUBBUB_FIND", "127.0.0.1")
     assert find(capfd) == (
         0,

@@ -532,7 +532,7 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     words = {"invitation": "Others open http://192.168.1.20:12001", "address": "192.168.1.20"}
     state = {"was_joined": True, "is_dismissed": False, "is_copied": False, "port": 1}
     alice.window.hosting.host = types.SimpleNamespace(
-        poll=lambda: False, is_at=lambda address: True, **words, **state
+        poll=lambda: False, is_at=lambda address: True, dismiss=len, **words, **state
     )
     answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
     alice.window.questions._ask("Can the others go on without you?", lambda: True, *answers)

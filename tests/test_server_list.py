@@ -77,7 +77,7 @@ def test_nothing_is_promised_where_looking_is_forbidden(desktop):
 
 
 def test_found_servers_are_first_and_known_ones_have_names(desktop, responder, monkeypatch):
-    monkeypatch.setattr(client, "is_own", lambda host: False)
+    monkeypatch.setattr(client, "is_own_address", lambda host: False)
     known("office.example", "127.0.0.1:4001", "192.168.1.9", **{"office.example": "Office"})
     alice = desktop.open(4001)
     query_id = responder.query()
@@ -249,7 +249,7 @@ def test_nothing_is_sent_while_the_chat_is_in_view(desktop, responder, hub):
 def test_ten_thousand_forged_answers_leave_the_window_usable(
     alice, desktop, responder, monkeypatch
 ):
-    monkeypatch.setattr(client, "is_own", lambda host: False)
+    monkeypatch.setattr(client, "is_own_address", lambda host: False)
     heart = Heartbeat(alice.root)
     with contextlib.ExitStack() as stack:
         hosts = [responder]
