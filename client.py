@@ -1543,8 +1543,8 @@ class Chat:
         if not name and self.reply_to is not None:
             line, recipient = self.reply_to.line, self.address_of(self.reply_to).strip("@ ")
             if recipient:
-                words = "To everyone in %s, not only to %s"
-                return words % (self.current.name, recipient), "warn"
+                words = "To everyone in %s, not only to %s" % (self.current.name, recipient)
+                return (words, "warn") if _PUBLIC_DRAFT.match(draft) else ("", "lock")
             room = " in %s" % self.current.name if self.current.kind == CHANNEL else ""
             return "Reply to %s%s: %.80s" % (line.nickname, room, line.text), "close"
         if _PUBLIC_DRAFT.match(draft) and self.has_private_question:
@@ -7006,12 +7006,13 @@ class ChatView:
         self.focus_composer()
 
     def reply_to_others(self) -> None:
-        """Choose the latest line of others to reply to, or that before the chosen line."""
-        chat = self._window.chat
+        """Reply to the chosen line, else to the latest of others, or the one before that."""
+        chat, chosen = self._window.chat, self.transcript.cursor
+        if chosen is not None:
+            return self.reply(chosen) if chat.can_reply(chosen) else None
         lines = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
         index = lines.index(chat.reply_to) if chat.reply_to in lines else len(lines)
-        if lines:
-            self.reply(lines[index - 1])
+        return self.reply(lines[index - 1]) if lines else None
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()

@@ -268,12 +268,35 @@ def test_private_line_is_answered_privately_in_its_room(alice, desktop, hub):
     assert alice.window.chat.current.name == "#lobby"
 
 
+def test_line_chosen_by_key_is_the_one_that_is_replied_to(alice, desktop, hub):
+    """A line that cannot be replied to is not another's."""
+    hear(hub, alice, "one")
+    hub.send(
+        ":bob!b@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby", ":carol!c@h PRIVMSG alice :hush"
+    )
+    alice.sees("[carol -> you]: hush  (only you two)")
+    by_key = alice.text
+    steps = [("Privately to carol", "@carol "), ("", ""), ("Privately to bob", "@bob "),
+             ("Reply to bob in #lobby: one", "")]  # fmt: skip
+    for count, (notice, draft) in enumerate(steps, 1):
+        for _ in range(count):
+            alice.press("Up", by_key)
+        alice.press("Control-r", by_key)
+        assert (alice.notice, alice.draft) == (notice, draft)
+        alice.press("Escape", alice.box)
+
+
 def test_private_answer_that_would_be_public_is_said_so(alice, desktop, hub):
     hub.send(":bob!b@h PRIVMSG alice :psst")
     alice.sees("[bob -> you]: psst  (only you two)")
     alice.press("Control-r", alice.box)
     alice.type("*fine", "<Home>", *["<Delete>"] * 6)
     assert (alice.draft, alice.notice) == ("fine", "To everyone in #lobby, not only to bob")
+    alice.type("<End>", *["<BackSpace>"] * 4)
+    assert alice.notice == ""
+    alice.type("/whois bob")
+    assert alice.notice == ""
+    alice.type(*["<BackSpace>"] * 10, "fine")
     alice.type("<Return>")
     hub.expect("PRIVMSG #lobby :fine")
     assert alice.notice == ""
