@@ -1107,8 +1107,8 @@ _TEXTS: Dict[str, str] = {
     "JOIN lobby": "{0} joined the chat",
     "PART": "{0} left {1}",
     "QUIT": "{0} left the chat",
-    "QUIT " + KILLED: "{0} was removed from the chat by {by}",
-    "QUIT " + BANNED: "{0} was banned from the chat by {by}",
+    "QUIT Killed": "{0} was removed from the chat by {by}",
+    "QUIT Banned": "{0} was banned from the chat by {by}",
     "NICK": "{0} is now called {1}",
     "TOPIC": "{0} set the topic: {2}",
     "TOPIC none": "{0} cleared the topic",
@@ -1180,7 +1180,7 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
     command, params = message.command, message.params
     if command in _NOT_SHOWN:
         return ""
-    key = command
+    key, by = command, ""
     if command == "JOIN" and casefold(message.param(0)) == casefold(lobby):
         key = "JOIN lobby"
     elif command == "TOPIC" and not message.text:
@@ -1189,8 +1189,9 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
         key = "INVITE another"
     elif command == "433" and len(params) > 3:  # it looks like another, says the text
         key = ""
-    elif command == "QUIT" and message.text[: len(KILLED)] in (KILLED, BANNED):
-        key = "QUIT " + message.text[: len(KILLED)]
+    elif command == "QUIT" and message.text.startswith((KILLED, BANNED)):
+        verb, _, by = message.text.partition(" by ")
+        key = "QUIT " + verb
     elif command == "KICK":
         is_own = bool(me) and casefold(message.param(1)) == casefold(me)
         key = "KICK you" if is_own else key
@@ -1204,7 +1205,7 @@ def _describe_event(message: Message, me: str, lobby: str) -> str:
     if command in _REWORDED:
         index, reword = _REWORDED[command]
         words[index] = reword(words[index])
-    shown = _TEXTS[key].format(*words, text=message.text, by=message.text[len(KILLED) :])
+    shown = _TEXTS[key].format(*words, text=message.text, by=by)
     return shown[:-2] if shown.endswith(": ") else shown  # no reason, or no topic, was given
 
 

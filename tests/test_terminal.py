@@ -268,25 +268,25 @@ def test_end_of_input_does_not_wait_for_a_stuck_server(start):
     assert (code, errors) == (1, words)
 
 
-def test_lost_connection_of_a_pipe_says_what_may_be_lost(start):
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda hub: hub.finish(), "The connection was lost"),
+        (
+            lambda hub: hub.send(":hub 465 alice :You are banned, by root: noise."),
+            "You are banned, by root: noise",
+        ),
+    ],
+    ids=["lost", "banned"],
+)
+def test_end_of_a_pipe_says_what_may_be_lost(start, end, reason):
     with closing(ScriptedServer()) as hub:
         alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
         hub.welcome()
         alice.say("one", "two")
         hub.expect("PRIVMSG #lobby :two")
-        hub.finish()
-        words = "The connection was lost: 2 of your messages may not have arrived.\n"
-        assert alice.finish() == (1, words)
-
-
-def test_ban_of_a_pipe_says_what_may_be_lost(start):
-    with closing(ScriptedServer()) as hub:
-        alice = start("127.0.0.1:%d" % hub.port, "--username", "alice", "--terminal")
-        hub.welcome()
-        alice.say("one", "two")
-        hub.expect("PRIVMSG #lobby :two")
-        hub.send(":hub 465 alice :You are banned, by root: noise.")
-        words = "You are banned, by root: noise: 2 of your messages may not have arrived.\n"
+        end(hub)
+        words = "%s: 2 of your messages may not have arrived.\n" % reason
         assert alice.finish() == (1, words)
 
 
