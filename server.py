@@ -5031,11 +5031,11 @@ class Server:
     def _start(self, sock: socket.socket, host: str, port: int) -> str:
         """Start a session; return why it is refused, or ""."""
         options = self.options
-        full = "%s is full (%d people). Try again later."
+        full = "%s is full (%s). Try again later."
         with self._lock:
             count, from_host = len(self._threads), self._per_address.get(host, 0)
         if options.max_clients and count >= options.max_clients:
-            return full % (options.network, count)
+            return full % (options.network, protocol.counted(count, "person", "people"))
         if options.max_per_address and from_host >= options.max_per_address:
             return "There are %d connections from your address already." % from_host
         client = Client(sock, host, port)
@@ -5052,7 +5052,7 @@ class Server:
             self._forget(client)
             client.writer.detach()
             log.error("the system allows no more threads")
-            return full % (options.network, count)
+            return full % (options.network, protocol.counted(count, "person", "people"))
         return ""
 
     def _run_session(self, session: "Session") -> None:

@@ -709,7 +709,7 @@ def test_full_server_says_so_to_an_encrypted_client(open_room, call, is_known):
     room = open_room(max_clients=1)
     room.irc("bob")
     alice = call(room.server.port, pin=pin_of(room) if is_known else client.FIRST)
-    assert alice.end() == (client.REJECTED, "Hubbub is full (1 people). Try again later.")
+    assert alice.end() == (client.REJECTED, "Hubbub is full (1 person). Try again later.")
 
 
 def test_damage_on_the_way_is_a_lost_connection(hidden, call):
