@@ -16,7 +16,7 @@ Guarantees:
   escapes, nothing that reorders or hides text.
 - Every buffer and every name has a limit, and the limit is a constant.
 
-Contents: Errors; Messages; Names; Text; Time; ISUPPORT; SASL; Channel modes; Masks; Discovery;
+Contents: Errors; Messages; Names; Text; Time; ISUPPORT; Passwords; Channel modes; Masks; Discovery;
 Encryption; Display; The chat box.
 
 Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), and of IRCv3
@@ -81,7 +81,6 @@ MAX_MODES = 8  # mode changes with an argument
 MAX_LIMIT = 99999  # members, in mode +l
 MAX_DURATION = 10 * 365 * 86400  # seconds
 SASL_CHUNK = 400  # characters of base64 in an AUTHENTICATE
-MAX_SASL = 4096  # characters of base64 in all
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
@@ -640,8 +639,8 @@ def unescape_token(value: str) -> str:
     return value
 
 
-# SASL
-# ----
+# Passwords
+# ---------
 
 
 def password_error(password: str) -> str:
@@ -656,39 +655,6 @@ def password_error(password: str) -> str:
 def password_bytes(password: str) -> bytes:
     """Return what is hashed of a password: NFC, so that all ways to type it are the same."""
     return normalize(password).encode("utf-8", "surrogatepass")
-
-
-def join_sasl(chunks: Sequence[str]) -> Optional[bytes]:
-    """Return the decoded data in chunks of AUTHENTICATE, None before the last has come.
-
-    https://ircv3.net/specs/extensions/sasl-3.1. Raises TooLongError for a chunk over SASL_CHUNK
-    (905), and ProtocolError for chunks that are not base64 or exceed MAX_SASL together (904).
-    """
-    text = "".join(chunk for chunk in chunks if chunk != "+")
-    if len(chunks[-1]) > SASL_CHUNK:
-        raise TooLongError("more than %d characters at once" % SASL_CHUNK)
-    if len(text) > MAX_SASL:
-        raise ProtocolError("more than %d characters" % MAX_SASL)
-    if len(chunks[-1]) == SASL_CHUNK:
-        return None
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        raise ProtocolError("not base64") from None
-
-
-def parse_sasl_plain(data: bytes) -> Tuple[str, str, str]:
-    """Return authorization identity (often ""), account and password (RFC 4616).
-
-    Raises ProtocolError if `data` is not a PLAIN message.
-    """
-    try:
-        authzid, authcid, password = data.decode("utf-8").split("\0")
-    except ValueError:
-        raise ProtocolError("not PLAIN") from None
-    if not authcid or not password:
-        raise ProtocolError("no name, or no password")
-    return authzid, authcid, password
 
 
 def sasl_plain_chunks(name: str, password: str) -> List[str]:

@@ -44,6 +44,7 @@ server; Finding servers; The command line.
 """
 
 import argparse
+import base64
 import collections
 import contextlib
 import errno
@@ -153,6 +154,7 @@ PASSWORD_PRICE = 5  # for a hash
 # Limits of a client
 MAX_CHANNELS = 50  # channels of a client
 MAX_WATCHES = 100  # nicknames in MONITOR
+MAX_SASL = 4096  # characters of base64 in all chunks of an AUTHENTICATE
 MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
 MAX_REASON = 200  # characters of an away message, and of the reason for a kick or a ban
 MAX_REALNAME = 100  # characters
@@ -378,6 +380,39 @@ def parse_chathistory(params: Sequence[str]) -> HistoryQuery:
     except ValueError:
         raise protocol.ProtocolError("Not a msgid or a timestamp") from None
     return HistoryQuery(verb, target, references, int(limit[:9]))
+
+
+def join_sasl(chunks: Sequence[str]) -> Optional[bytes]:
+    """Return the decoded data in chunks of AUTHENTICATE, None before the last has come.
+
+    https://ircv3.net/specs/extensions/sasl-3.1. Raises TooLongError for a chunk over SASL_CHUNK
+    (905), and ProtocolError for chunks that are not base64 or exceed MAX_SASL together (904).
+    """
+    text = "".join(chunk for chunk in chunks if chunk != "+")
+    if len(chunks[-1]) > protocol.SASL_CHUNK:
+        raise protocol.TooLongError("more than %d characters at once" % protocol.SASL_CHUNK)
+    if len(text) > MAX_SASL:
+        raise protocol.ProtocolError("more than %d characters" % MAX_SASL)
+    if len(chunks[-1]) == protocol.SASL_CHUNK:
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise protocol.ProtocolError("not base64") from None
+
+
+def parse_sasl_plain(data: bytes) -> Tuple[str, str, str]:
+    """Return authorization identity (often ""), account and password (RFC 4616).
+
+    Raises ProtocolError if `data` is not a PLAIN message.
+    """
+    try:
+        authzid, authcid, password = data.decode("utf-8").split("\0")
+    except ValueError:
+        raise protocol.ProtocolError("not PLAIN") from None
+    if not authcid or not password:
+        raise protocol.ProtocolError("no name, or no password")
+    return authzid, authcid, password
 
 
 # In the order of the reply (https://ircv3.net/specs/extensions/whox)
@@ -3733,11 +3768,11 @@ def on_authenticate(session: Session, message: Message) -> None:
     if chunk == "*":
         raise ReplyError("906", "SASL authentication aborted")
     try:
-        data = protocol.join_sasl(chunks)
+        data = join_sasl(chunks)
         if data is None:
             session.sasl = chunks
             return
-        authzid, name, password = protocol.parse_sasl_plain(data)
+        authzid, name, password = parse_sasl_plain(data)
         if protocol.casefold(authzid or name) != protocol.casefold(name):
             raise protocol.ProtocolError("acting for another account")
     except protocol.TooLongError:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from test_protocol import NASTY, is_safe
 
 import protocol
+import server
 from protocol import (
     CLIENT_VERBS,
     FROM_ME,
@@ -425,8 +426,8 @@ def test_longest_password_is_not_truncated():
     (register,) = compose("/register " + password)
     assert register == Message("REGISTER", ("*", "*", password))
     _, *chunks = compose("/login %s %s" % ("李" * MAX_NAME, password))
-    data = protocol.join_sasl([message.text for message in chunks])
-    assert protocol.parse_sasl_plain(data)[2] == password
+    data = server.join_sasl([message.text for message in chunks])
+    assert server.parse_sasl_plain(data)[2] == password
 
 
 @given(

@@ -1,6 +1,5 @@
-"""protocol.py: messages, names, text, time, ISUPPORT, SASL, channel modes and masks."""
+"""protocol.py: messages, names, text, time, ISUPPORT, passwords, channel modes and masks."""
 
-import base64
 import tracemalloc
 import unicodedata
 
@@ -16,9 +15,7 @@ from protocol import (
     MAX_MIDDLE,
     MAX_MODES,
     MAX_NAME,
-    MAX_PASSWORD,
     MAX_TAGS,
-    SASL_CHUNK,
     EncodingError,
     Framer,
     MaskSet,
@@ -658,8 +655,8 @@ def test_unescape_token_is_the_inverse_of_escape_token(value):
     assert protocol.unescape_token(escaped) == value
 
 
-# SASL
-# ----
+# Passwords
+# ---------
 
 
 @pytest.mark.parametrize(
@@ -678,98 +675,6 @@ def test_password_has_8_characters_to_300_bytes(password, words):
 def test_password_bytes_do_not_depend_on_the_keyboard():
     assert protocol.password_bytes("e\u0301") == protocol.password_bytes("é") == b"\xc3\xa9"
     assert protocol.password_bytes("\ud800")  # typed, if not sent
-
-
-def chunks_of(text):
-    return [text[i : i + SASL_CHUNK] for i in range(0, len(text), SASL_CHUNK)]
-
-
-def feed_all(chunks):
-    """Return the data of the last chunk; those before it give None."""
-    counts = range(1, len(chunks) + 1)
-    *unfinished, data = [protocol.join_sasl(chunks[:count]) for count in counts]
-    assert unfinished == [None] * len(unfinished)
-    return data
-
-
-@pytest.mark.parametrize("size", [1, 298, 299, 300, 301, 599, 600, 601, 3072])
-def test_sasl_data_ends_with_a_short_chunk_or_a_plus(size):
-    chunks = chunks_of(base64.b64encode(b"x" * size).decode())
-    assert feed_all(chunks if len(chunks[-1]) < SASL_CHUNK else [*chunks, "+"]) == b"x" * size
-
-
-def test_sasl_plus_alone_is_empty_data():
-    assert feed_all(["+"]) == b""
-
-
-@pytest.mark.parametrize(
-    ("chunks", "error"),
-    [
-        (["A" * 401], TooLongError),
-        (["A" * 400, "A" * 404], TooLongError),
-        (["A" * 400] * 11, ProtocolError),
-        (["A" * 400] * 10 + ["A" * 100], ProtocolError),
-        (["A"], ProtocolError),
-        (["A*AA"], ProtocolError),
-        (["éAAA"], ProtocolError),
-        (["*"], ProtocolError),
-        (["A" * 400, "?"], ProtocolError),
-    ],
-)
-def test_sasl_chunks_that_are_invalid_are_refused(chunks, error):
-    assert len(chunks) == 1 or protocol.join_sasl(chunks[:-1]) is None
-    with pytest.raises(ProtocolError) as refusal:
-        protocol.join_sasl(chunks)
-    assert type(refusal.value) is error
-
-
-@pytest.mark.parametrize(("over", "fits"), AT_LIMIT)
-def test_sasl_data_has_at_most_4096_characters(over, fits):
-    text = "A" * (4096 + 4 * over)  # base64 has groups of four
-    assert is_accepted(feed_all, chunks_of(text)) is fits
-
-
-@pytest.mark.parametrize(
-    ("data", "parts"),
-    [
-        (b"\0alice\0secret", ("", "alice", "secret")),
-        (b"alice\0alice\0secret", ("alice", "alice", "secret")),
-        ("\0李\0pässword with spaces".encode(), ("", "李", "pässword with spaces")),
-    ],
-)
-def test_sasl_plain_has_three_parts(data, parts):
-    assert protocol.parse_sasl_plain(data) == parts
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"alice",
-        b"\0alice",
-        b"\0\0secret",
-        b"\0alice\0",
-        b"\0alice\0sec\0ret",
-        b"\0alice\0\xff",
-    ],
-)
-def test_parse_sasl_plain_refuses_other_data(data):
-    with pytest.raises(ProtocolError):
-        protocol.parse_sasl_plain(data)
-
-
-NO_NUL = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
-
-
-@given(
-    st.text(NO_NUL, min_size=1),
-    st.text(NO_NUL, min_size=1) | st.integers(280, MAX_PASSWORD + 10).map("x".__mul__),
-)
-def test_parse_sasl_plain_reads_what_sasl_plain_chunks_writes(name, password):
-    chunks = protocol.sasl_plain_chunks(name, password)
-    for chunk in chunks:
-        protocol.serialize(Message("AUTHENTICATE", (chunk,)))
-    assert protocol.parse_sasl_plain(feed_all(chunks)) == ("", name, password)
 
 
 # Channel modes
