@@ -78,7 +78,6 @@ MAX_PASSWORD = 300  # bytes, so that it fits into REGISTER together with its acc
 
 # Limits of a command
 MAX_MODES = 8  # mode changes with an argument
-MAX_LIMIT = 99999  # members, in mode +l
 MAX_DURATION = 10 * 365 * 86400  # seconds
 SASL_CHUNK = 400  # characters of base64 in an AUTHENTICATE
 
@@ -217,7 +216,7 @@ def serialize(message: Message) -> bytes:
     Raises ValueError, the caller's fault, for what a line cannot carry: CR, LF, NUL, a space in
     a middle parameter, more than MAX_MESSAGE bytes.
     """
-    line = _serialize_untagged(message)
+    line = serialize_untagged(message)
     if len(line) > MAX_MESSAGE:
         raise ValueError("message of %d bytes: %.80r" % (len(line), message))
     return serialize_tags(message.tags) + line
@@ -245,7 +244,7 @@ def fit(message: Message) -> Message:
 def fit_line(message: Message) -> Tuple[Message, bytes]:
     """Return what `fit` returns, and its line without the tags. ValueError as `serialize`."""
     while True:
-        line = _serialize_untagged(message)
+        line = serialize_untagged(message)
         excess = len(line) - MAX_MESSAGE
         if excess <= 0:
             return message, line
@@ -269,7 +268,7 @@ def split_text(text: str, source: str, command: str, target: str) -> List[str]:
 
     Splits at a space if there is one in the second half of a piece, else between characters.
     """
-    size = MAX_MESSAGE - len(_serialize_untagged(Message(command, (target, ""), source)))
+    size = MAX_MESSAGE - len(serialize_untagged(Message(command, (target, ""), source)))
     pieces = []
     while text:
         piece = truncate(text, size) or text[0]
@@ -314,7 +313,8 @@ def parse_tags(text: str) -> Mapping[str, str]:
     return tags or NO_TAGS
 
 
-def _serialize_untagged(message: Message) -> bytes:
+def serialize_untagged(message: Message) -> bytes:
+    """Return the line of a message without its tags, of any length. ValueError as `serialize`."""
     command, params, source, _ = message
     words = [":" + source, command] if source else [command]
     for word in params[:-1]:
@@ -721,39 +721,9 @@ def parse_modes(
     return changes
 
 
-def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
-    """Return MODE's parameters after the target, the inverse of `parse_modes`; () for none."""
-    letters, sign, args = "", "", []
-    for change in changes:
-        if sign != "-+"[change.adding]:
-            sign = "-+"[change.adding]
-            letters += sign
-        letters += change.letter
-        if change.arg:
-            args.append(change.arg)
-    return (letters, *args) if letters else ()
-
-
-def split_modes(changes: List[ModeChange], source: str, target: str) -> List[Tuple[str, ...]]:
-    """Return `format_modes` split so that each part fits into a MODE message."""
-    words = format_modes(changes)
-    line = _serialize_untagged(Message("MODE", (target, *words), source))
-    if len(line) <= MAX_MESSAGE or len(changes) == 1:
-        return [words]
-    half = len(changes) // 2
-    parts = changes[:half], changes[half:]
-    return [words for part in parts for words in split_modes(part, source, target)]
-
-
 def is_key(text: str) -> bool:
     """Return True for a valid channel key: a middle parameter without commas."""
     return is_middle(text) and "," not in text and len(text) <= MAX_KEY
-
-
-def parse_limit(text: str) -> int:
-    """Return the argument of mode +l, 1 to MAX_LIMIT; 0 if it is no such number."""
-    limit = int(text) if text.isdecimal() and len(text) < 10 else 0
-    return limit if limit <= MAX_LIMIT else 0
 
 
 # Masks

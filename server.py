@@ -159,6 +159,7 @@ MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
 MAX_REASON = 200  # characters of an away message, and of the reason for a kick or a ban
 MAX_REALNAME = 100  # characters
 MAX_CONDITIONS = 20  # of a LIST
+MAX_LIMIT = 99999  # members, in mode +l
 
 # Limits of the server
 MAX_SERVER_CHANNELS = 10000
@@ -689,6 +690,36 @@ class ChannelBan(NamedTuple):
     at: int  # seconds since 1970
 
 
+def format_modes(changes: Iterable[ModeChange]) -> Tuple[str, ...]:
+    """Return MODE's parameters after the target, () for none: the inverse of `parse_modes`."""
+    letters, sign, args = "", "", []
+    for change in changes:
+        if sign != "-+"[change.adding]:
+            sign = "-+"[change.adding]
+            letters += sign
+        letters += change.letter
+        if change.arg:
+            args.append(change.arg)
+    return (letters, *args) if letters else ()
+
+
+def split_modes(changes: List[ModeChange], source: str, target: str) -> List[Tuple[str, ...]]:
+    """Return `format_modes` split so that each part fits into a MODE message."""
+    words = format_modes(changes)
+    line = protocol.serialize_untagged(Message("MODE", (target, *words), source))
+    if len(line) <= protocol.MAX_MESSAGE or len(changes) == 1:
+        return [words]
+    half = len(changes) // 2
+    parts = changes[:half], changes[half:]
+    return [words for part in parts for words in split_modes(part, source, target)]
+
+
+def parse_limit(text: str) -> int:
+    """Return the argument of mode +l, 1 to MAX_LIMIT; 0 if it is no such number."""
+    limit = int(text) if text.isdecimal() and len(text) < 10 else 0
+    return limit if limit <= MAX_LIMIT else 0
+
+
 class Channel:
     """A channel, its members and its modes. Changed under the directory's lock alone.
 
@@ -844,7 +875,7 @@ class Channel:
         if not change.adding:
             old, self.limit = self.limit, 0
             return change if old else None
-        limit = protocol.parse_limit(change.arg)
+        limit = parse_limit(change.arg)
         if not limit:
             raise ReplyError("696", self.name, "l", change.arg, "A limit is a number above 0")
         self.limit = limit
@@ -858,7 +889,7 @@ class Channel:
             changes.append(ModeChange(True, "k", self.key if is_shown else "*"))
         if self.limit:
             changes.append(ModeChange(True, "l", str(self.limit)))
-        return protocol.format_modes(changes) or ("+",)
+        return format_modes(changes) or ("+",)
 
     def state(self) -> Dict[str, Any]:
         """Return what the store keeps of it, for JSON."""
@@ -1629,7 +1660,7 @@ class Directory:
                     applied += [result] if result else []
                 except ReplyError as error:
                     errors.append(error)
-            lines = protocol.split_modes(applied, client.source, channel.name) if applied else []
+            lines = split_modes(applied, client.source, channel.name) if applied else []
             client.response.is_long |= len(lines) + len(errors) > 1
             if not was_restricted:
                 channel.restricted_since = self._next_number()

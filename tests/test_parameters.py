@@ -9,7 +9,17 @@ from test_protocol import AT_LIMIT, is_accepted
 
 import protocol
 import server
-from protocol import MAX_PASSWORD, MAX_PLAIN_LINE, SASL_CHUNK, Message, ProtocolError, TooLongError
+from protocol import (
+    MAX_MESSAGE,
+    MAX_MODES,
+    MAX_PASSWORD,
+    MAX_PLAIN_LINE,
+    SASL_CHUNK,
+    Message,
+    ModeChange,
+    ProtocolError,
+    TooLongError,
+)
 from server import HTTP, IRC, MAX_CONDITIONS, PLAIN, TLS
 
 # Dialects
@@ -369,6 +379,106 @@ def test_parse_sasl_plain_reads_what_sasl_plain_chunks_writes(name, password):
     for chunk in chunks:
         protocol.serialize(Message("AUTHENTICATE", (chunk,)))
     assert server.parse_sasl_plain(feed_all(chunks)) == ("", name, password)
+
+
+# Channel modes
+# -------------
+
+
+def changes(text):
+    """Return the changes that "+o alice, -b" stands for."""
+    words = [word for word in text.split(", ") if word]
+    return [ModeChange(word[0] == "+", word[1], word[3:]) for word in words]
+
+
+@pytest.mark.parametrize(
+    ("params", "parsed", "written"),
+    [
+        (("+ov-l", "alice", "bob"), "+o alice, +v bob, -l", None),
+        (("+o-b+m", "alice", "*!*@x"), "+o alice, -b *!*@x, +m", None),
+        (("m",), "+m", ("+m",)),
+        (("b",), "+b", ("+b",)),
+        (("+b",), "+b", None),
+        (("-b",), "-b", None),
+        (("b", "*!*@x"), "+b *!*@x", ("+b", "*!*@x")),
+        (("+k", "key"), "+k key", None),
+        (("-k", "key"), "-k key", None),
+        (("-k",), "-k", None),
+        (("+k",), "+k", None),
+        (("+l", "20"), "+l 20", None),
+        (("-l", "20"), "-l", ("-l",)),
+        (("+l",), "+l", None),
+        (("+o",), "+o", None),
+        (("+imnst",), "+i, +m, +n, +s, +t", None),
+        (("+i-m+n",), "+i, -m, +n", None),
+        (("+i+m-n-s",), "+i, +m, -n, -s", ("+im-ns",)),
+        (("+xo", "alice"), "+x, +o alice", None),
+        (("+é",), "+é", None),
+        (("+lk", "5", "key"), "+l 5, +k key", None),
+        (("+-+-m",), "-m", ("-m",)),
+        (("+",), "", ()),
+        (("",), "", ()),
+        ((), "", ()),
+    ],
+)
+def test_mode_letters_take_their_arguments_in_order(params, parsed, written):
+    assert protocol.parse_modes(params) == changes(parsed)
+    assert server.format_modes(changes(parsed)) == (params if written is None else written)
+
+
+@pytest.mark.parametrize(("over", "dropped"), [(-1, 0), (0, 0), (1, 1)])
+@pytest.mark.parametrize("letter", ["o", "b", "x"])
+def test_mode_command_has_at_most_8_changes_beside_flags(letter, over, dropped):
+    names = ["name%d" % i for i in range(MAX_MODES + over)]
+    found = protocol.parse_modes(("+" + letter * len(names) + "mn", *names))
+    args = ["" if letter == "x" else name for name in names[: len(names) - dropped]]
+    assert found == [*(ModeChange(True, letter, arg) for arg in args), *changes("+m, +n")]
+
+
+def change_of(letter, adding, arg):
+    kind = protocol.CHANNEL_MODES[letter]
+    has_arg = kind != "flag" and (adding or kind != "set")
+    return ModeChange(adding, letter, arg if has_arg else "")
+
+
+CHANGES = st.builds(
+    change_of,
+    st.sampled_from(sorted(protocol.CHANNEL_MODES)),
+    st.booleans(),
+    st.text("ab*!@+-", min_size=1),
+)
+
+
+@given(st.lists(CHANGES, max_size=MAX_MODES))
+def test_parse_modes_reads_what_format_modes_writes(found):
+    assert protocol.parse_modes(server.format_modes(found)) == found
+
+
+@pytest.mark.parametrize(("size", "count"), [(9, 1), (60, 2), (200, 2), (300, 4)])
+def test_split_modes_fits_every_part_into_a_line(size, count):
+    found = changes(", ".join("+b " + "я" * 25 + "!*@%d" % i for i in range(MAX_MODES)))
+    source = "s" * size
+    parts = server.split_modes(found, source, "#tea")
+    assert len(parts) == count
+    assert [change for part in parts for change in protocol.parse_modes(part)] == found
+    for part in parts:
+        protocol.serialize(Message("MODE", ("#tea", *part), source))
+
+
+@pytest.mark.parametrize(("over", "count"), [(-1, 1), (0, 1), (1, 2)])
+def test_split_modes_makes_as_few_parts_as_possible(over, count):
+    found = changes("+b one, +b two")
+    source = "s" * (MAX_MESSAGE - len(": MODE #tea +bb one :two\r\n") + over)
+    assert len(server.split_modes(found, source, "#tea")) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("1", 1), ("007", 7), ("٣", 3), ("99999", 99999)]
+    + [(text, 0) for text in ("100000", "0", "-1", "+1", "1x", "", "²", "0" * 500 + "7", "1e3")],
+)
+def test_limit_is_a_number_up_to_99999(text, limit):
+    assert server.parse_limit(text) == limit
 
 
 # Display
