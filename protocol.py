@@ -45,7 +45,6 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
-    Pattern,
     Sequence,
     Tuple,
 )
@@ -763,44 +762,6 @@ def short_mask(mask: str) -> str:
     """Return the short form of a mask for people, the inverse of `normalize_mask`."""
     nickname, _, host = mask.partition("!*@")
     return next((short for short in (nickname, host) if normalize_mask(short) == mask), mask)
-
-
-class MaskSet:
-    """An immutable set of masks, in which * stands for any characters and ? for a single character.
-
-    Each mask is compiled once. Names are compared casefolded. A match takes time linear in the
-    text and the masks, however many stars they have.
-    """
-
-    __slots__ = ("_patterns",)
-
-    def __init__(self, masks: Iterable[str] = ()) -> None:
-        self._patterns = {mask: _compile_mask(mask) for mask in masks}
-
-    def replace(self, masks: Iterable[str]) -> "MaskSet":
-        """Return a set of these masks, compiling only those that are new."""
-        result, known = MaskSet(), self._patterns
-        result._patterns = {mask: known.get(mask) or _compile_mask(mask) for mask in masks}
-        return result
-
-    def match(self, text: str) -> bool:
-        """Return True if a mask of the set matches all of `text`."""
-        folded = casefold(text)
-        return any(pattern.match(folded) for pattern in self._patterns.values())
-
-
-def _compile_mask(mask: str) -> Pattern[str]:
-    first, *rest = (
-        re.escape(part).replace(r"\?", ".")
-        for part in re.sub(r"\*+", "*", casefold(mask)).split("*")
-    )
-    if not rest:
-        return re.compile("(?s)%s\\Z" % first)
-    *middle, last = rest
-    # What stands between two stars is matched at its first place for good: a lookahead is never
-    # entered again, so that there is no backtracking.
-    atoms = "".join("(?=(?P<g%d>.*?%s))(?P=g%d)" % (n, part, n) for n, part in enumerate(middle, 1))
-    return re.compile("(?s)%s%s.*%s\\Z" % (first, atoms, last))
 
 
 # Discovery

@@ -37,7 +37,7 @@ A message: Session reads a line, a handler in COMMANDS checks it, a method of Di
 Event, Delivery has Journal store it, renders it and sends it. A new command is a handler and a
 row of COMMANDS; it sets `response.is_long` if both an event and replies answer it.
 
-Contents: Constants; Errors; Dialects; Command parameters; Capabilities; Clients; Channels;
+Contents: Constants; Errors; Dialects; Masks; Command parameters; Capabilities; Clients; Channels;
 Events; The directory; Limits; The store; The delivery; Sessions; Commands: registration,
 accounts, messages, channels, users, history, moderation, server; The command table; The page; The
 server; Finding servers; The command line.
@@ -93,6 +93,7 @@ from typing import (
     NamedTuple,
     NoReturn,
     Optional,
+    Pattern,
     Sequence,
     Set,
     TextIO,
@@ -331,6 +332,48 @@ def describe_with_channel(
     return line._replace(text="%s (in %s)" % (line.text, channel))
 
 
+# Masks
+# -----
+
+
+class MaskSet:
+    """An immutable set of masks, in which * stands for any characters and ? for a single character.
+
+    Each mask is compiled once. Names are compared casefolded. A match takes time linear in the
+    text and the masks, however many stars they have.
+    """
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, masks: Iterable[str] = ()) -> None:
+        self._patterns = {mask: _compile_mask(mask) for mask in masks}
+
+    def replace(self, masks: Iterable[str]) -> "MaskSet":
+        """Return a set of these masks, compiling only those that are new."""
+        result, known = MaskSet(), self._patterns
+        result._patterns = {mask: known.get(mask) or _compile_mask(mask) for mask in masks}
+        return result
+
+    def match(self, text: str) -> bool:
+        """Return True if a mask of the set matches all of `text`."""
+        folded = protocol.casefold(text)
+        return any(pattern.match(folded) for pattern in self._patterns.values())
+
+
+def _compile_mask(mask: str) -> Pattern[str]:
+    first, *rest = (
+        re.escape(part).replace(r"\?", ".")
+        for part in re.sub(r"\*+", "*", protocol.casefold(mask)).split("*")
+    )
+    if not rest:
+        return re.compile("(?s)%s\\Z" % first)
+    *middle, last = rest
+    # What stands between two stars is matched at its first place for good: a lookahead is never
+    # entered again, so that there is no backtracking.
+    atoms = "".join("(?=(?P<g%d>.*?%s))(?P=g%d)" % (n, part, n) for n, part in enumerate(middle, 1))
+    return re.compile("(?s)%s%s.*%s\\Z" % (first, atoms, last))
+
+
 # Command parameters
 # ------------------
 
@@ -441,8 +484,8 @@ def parse_elist(text: str) -> Callable[[str, int, float, float], bool]:
     items = [item for item in text.split(",") if item][:MAX_CONDITIONS]
     bounds = [match for match in map(_BOUND.match, items) if match]
     masks = [item for item in items if not _BOUND.match(item)]
-    wanted = protocol.MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"])
-    unwanted = protocol.MaskSet(mask[1:] for mask in masks if mask[0] == "!")
+    wanted = MaskSet([mask for mask in masks if mask[0] != "!"] or ["*"])
+    unwanted = MaskSet(mask[1:] for mask in masks if mask[0] == "!")
 
     def accepts(name: str, users: int, age: float, topic_age: float) -> bool:
         """Return True if a channel meets all conditions; ages in minutes, NaN without a topic."""
@@ -737,7 +780,7 @@ class Channel:
         self.key = ""  # mode k
         self.limit = 0  # mode l
         self.bans: Tuple[ChannelBan, ...] = ()
-        self.ban_masks = protocol.MaskSet()
+        self.ban_masks = MaskSet()
         self.operators: FrozenSet[int] = frozenset()  # accounts that are chanops when they join
         self.restricted_since = 0  # number of the event from which on it has been
         self.unused = 0.0  # seconds for which the server has run while it was empty
@@ -4197,7 +4240,7 @@ def _who(session: Session, mask: str) -> Iterator[Tuple[Client, Optional[Channel
         for other in session.paid(channel.audience if channel is not None else ()):
             yield other, channel
         return
-    masks = protocol.MaskSet([mask])
+    masks = MaskSet([mask])
     for other in session.paid(directory.users()):
         names = (other.nickname, other.username, other.host, other.realname, other.account.name)
         if mask in ("*", "0") or any(map(masks.match, names)):

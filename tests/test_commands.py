@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from harness import IrcTalker
 
-import protocol
 import server
 
 PASSWORD = "correct horse"
@@ -38,7 +37,7 @@ def is_like(mask, line):
     line = untagged(line)
     if not mask.startswith(":") and line.startswith(HUB):
         line = line[len(HUB) :]
-    return protocol.MaskSet([mask.replace(" :", " ")]).match(line.replace(" :", " "))
+    return server.MaskSet([mask.replace(" :", " ")]).match(line.replace(" :", " "))
 
 
 def expect_in_order(masks, lines):

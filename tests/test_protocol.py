@@ -17,7 +17,6 @@ from protocol import (
     MAX_TAGS,
     EncodingError,
     Framer,
-    MaskSet,
     Message,
     ProtocolError,
     TooLongError,
@@ -760,73 +759,3 @@ def test_normalized_mask_is_stable_short_and_safe(text):
     assert len(mask) <= MAX_MASK
     assert protocol.clean(mask) == mask
     protocol.serialize(Message("MODE", ("#lobby", "+b", mask, "")))
-
-
-@pytest.mark.parametrize(
-    ("mask", "text", "is_match"),
-    [
-        ("bob!*@*", "bob!u@h", True),
-        ("BOB!*@*", "bob!u@h", True),
-        ("ｂｏｂ!*@*", "Bob!u@h", True),
-        ("bob!*@*", "bobby!u@h", False),
-        ("b?b", "bob", True),
-        ("b?b", "bb", False),
-        ("b?b", "boob", False),
-        ("*", "", True),
-        ("", "", True),
-        ("", "a", False),
-        ("?", "", False),
-        ("a*", "a", True),
-        ("*a", "ba", True),
-        ("*a", "ab", False),
-        ("*a*b*", "xaxbx", True),
-        ("*a*b*", "xbxax", False),
-        ("*ab", "aab", True),
-        ("a*a", "a", False),
-        ("*!*@192.0.2.*", "bob!u@192.0.2.77", True),
-        ("*!*@192.0.2.*", "bob!u@192.0.3.77", False),
-        (r"\*", r"\x", True),  # there are no escapes
-        ("[a-z]", "b", False),
-        ("a*c", "a\nb\nc", True),
-        ("zo\u00eb!*", "zoe\u0308!u", True),
-    ],
-)
-def test_mask_matches_all_of_a_text_casefolded(mask, text, is_match):
-    assert MaskSet([mask]).match(text) is is_match
-
-
-def matches_by_definition(mask, text):
-    if not mask:
-        return not text
-    if mask[0] == "*":
-        return any(matches_by_definition(mask[1:], text[i:]) for i in range(len(text) + 1))
-    return bool(text) and mask[0] in ("?", text[0]) and matches_by_definition(mask[1:], text[1:])
-
-
-@given(st.lists(st.text("ab*?", max_size=8), max_size=3), st.text("ab", max_size=8))
-def test_masks_match_by_their_definition(masks, text):
-    expected = [matches_by_definition(mask, text) for mask in masks]
-    assert [MaskSet([mask]).match(text) for mask in masks] == expected
-    assert MaskSet(masks).match(text) is any(expected)
-
-
-def test_mask_set_is_immutable():
-    masks = ["bob!*@*"]
-    found = MaskSet(masks)
-    masks[0] = "carol!*@*"
-    assert [found.match(text) for text in ("bob!u@h", "carol!u@h")] == [True, False]
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        "*a" * 150 + "*b",
-        "*" * 150 + "b",
-        "*?" * 150 + "b",
-        "a*" * 150 + "b",
-        "*" + "a?" * 150 + "b*",
-    ],
-)
-def test_time_to_match_is_linear_in_the_text(mask):
-    """With any backtracking this would take minutes at least, and pytest would stop it."""
-    assert not MaskSet([mask]).match("a" * 200000)
