@@ -1309,7 +1309,8 @@ class Session:
     @property
     def prefixes(self) -> Dict[str, str]:
         """The signs before members' names, by mode, the highest first."""
-        return protocol.parse_prefix(self.tokens.get("PREFIX", _PREFIX))
+        modes, _, signs = self.tokens.get("PREFIX", _PREFIX)[1:].partition(")")
+        return dict(zip(modes, signs))
 
     def is_chanop(self, member: Optional[Member]) -> bool:
         """Return True for an operator, an admin or the owner of a channel."""

@@ -31,7 +31,6 @@ import functools
 import hashlib
 import ipaddress
 import json
-import math
 import re
 import ssl
 import time
@@ -57,9 +56,7 @@ LOBBY = "#lobby"  # the channel that everyone is placed in, unless the server ha
 # Limits of a line, in bytes
 MAX_MESSAGE = 512  # without its tags, CRLF included (RFC 1459, 2.3)
 MAX_TAGS = 8191  # all tags, "@" and the space included (message-tags)
-MAX_CLIENT_TAGS = 4094  # tags sent by a client, without the "@" and the space
 MAX_RECORD = 16384  # plain text in a record of TLS (RFC 8446, 5.1)
-MAX_PLAIN_LINE = 4096  # plain text; terminals pass on no more at once
 
 # Limits of names and texts, in characters unless said otherwise
 MAX_NAME = 32  # a nickname or a channel's name
@@ -101,15 +98,6 @@ class EncodingError(ProtocolError):
 
 class InputError(ValueError):
     """The user typed something that cannot be done; the text says what can."""
-
-
-class ReplyError(Exception):
-    """The server refuses a command: numeric (or FAIL) and parameters of the reply, text last."""
-
-    def __init__(self, numeric: str, *params: str) -> None:
-        super().__init__(numeric, *params)
-        self.numeric = numeric
-        self.params = params
 
 
 # Messages
@@ -391,13 +379,6 @@ def skeleton(name: str) -> str:
     return casefold(re.sub("0(?=[0-9]*[A-Za-z])", "o", text))
 
 
-def is_lookalike(name: str, other: str) -> bool:
-    """Return True for two names with the same skeleton that could be taken for each other."""
-    folded, other_folded = casefold(name), casefold(other)
-    is_honest = {name[:1], other[:1]} == {"I", "L"} and folded[1:] == other_folded[1:]  # Iida, Lida
-    return folded != other_folded and not is_honest
-
-
 def _to_latin(char: str) -> str:
     """Return the Latin letter that looks like a letter; "" for a dot or a stroke beside one."""
     match = _LATIN_VARIANT.fullmatch(unicodedata.name(char, "")) if char > "\x7f" else None
@@ -611,12 +592,6 @@ def format_duration(seconds: int) -> str:
     return " ".join(words[:2]) or "forever"
 
 
-def format_left(seconds: float) -> str:
-    """Format the time that is left of a duration: above a minute, in minutes, rounded up."""
-    whole = max(1, math.ceil(seconds))
-    return format_duration(whole if whole <= 60 else math.ceil(whole / 60) * 60)
-
-
 # ISUPPORT
 # --------
 
@@ -665,12 +640,6 @@ def sasl_plain_chunks(name: str, password: str) -> List[str]:
 
 # Channel modes
 # -------------
-
-
-def parse_prefix(token: str) -> Dict[str, str]:
-    """Return the prefixes of member modes, highest first, from ISUPPORT's PREFIX: "(ov)@+"."""
-    modes, _, prefixes = token[1:].partition(")")
-    return dict(zip(modes, prefixes))
 
 
 def channel_modes(chanmodes: str, member_modes: Iterable[str]) -> Dict[str, str]:
@@ -1221,7 +1190,6 @@ VERBS: Dict[str, Verb] = {
 OPERATOR_VERBS = frozenset("kick ban mute unban bans drop announce stats".split())
 SECRET_VERBS = frozenset(["register", "login"])  # never shown, never in the input history
 CLIENT_VERBS = frozenset(["ignore", "search", "unignore"])  # done by client.py alone
-PLAIN_VERBS = {name: verb for name, verb in VERBS.items() if name not in CLIENT_VERBS}
 
 UNNAMED_HELP = (
     ("MESSAGE", "say it to everyone in the room"),

@@ -59,6 +59,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import math
 import operator
 import os
 import pkgutil
@@ -107,7 +108,7 @@ try:
 except ImportError as error:  # only server.py was copied
     print("server.py needs protocol.py beside it: %s." % error, file=sys.stderr)
     sys.exit(2)
-from protocol import MAX_PLAIN_LINE, SERVER, VERSION, Message, ModeChange, ReplyError
+from protocol import SERVER, VERSION, Message, ModeChange
 
 try:
     import resource
@@ -124,6 +125,8 @@ _Found = TypeVar("_Found", bound=Tuple[Any, ...])
 
 # Buffers
 RECEIVE_SIZE = 16384  # bytes read at once
+MAX_PLAIN_LINE = 4096  # bytes of a line from nc; terminals pass on no more at once
+MAX_CLIENT_TAGS = 4094  # bytes of the tags of a line, without the "@" and the space
 MAX_REQUEST = 8192  # bytes of a browser's request, with its blank line
 MAX_PENDING = 10000  # events in the delivery's queue, above which readers wait
 MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an outbox
@@ -261,6 +264,15 @@ class Disconnect(Exception):
         self.farewell = farewell
 
 
+class ReplyError(Exception):
+    """Refuses a command: numeric (or FAIL) and parameters of the reply, text last."""
+
+    def __init__(self, numeric: str, *params: str) -> None:
+        super().__init__(numeric, *params)
+        self.numeric = numeric
+        self.params = params
+
+
 class CertificateError(Exception):
     """There is no certificate that can be used; the text says why. The host's fault."""
 
@@ -272,6 +284,10 @@ IRC, PLAIN, TLS, HTTP = "IRC", "plain text", "TLS", "HTTP"
 _OPENERS = frozenset("CAP NICK PASS USER AUTHENTICATE STARTTLS PING WEBIRC PROTOCTL".split())
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 _TELNET = re.compile(rb"\xff(?:[\xfb-\xfe].?|\xfa.*?(?:\xff\xf0|\Z)|.)?", re.DOTALL)
+# Verbs of the chat box that a user with nc has
+PLAIN_VERBS = {
+    name: verb for name, verb in protocol.VERBS.items() if name not in protocol.CLIENT_VERBS
+}
 
 
 def sniff(data: bytes) -> Optional[str]:
@@ -457,6 +473,12 @@ def parse_sasl_plain(data: bytes) -> Tuple[str, str, str]:
     if not authcid or not password:
         raise protocol.ProtocolError("no name, or no password")
     return authzid, authcid, password
+
+
+def format_left(seconds: float) -> str:
+    """Format the time that is left of a duration: above a minute, in minutes, rounded up."""
+    whole = max(1, math.ceil(seconds))
+    return protocol.format_duration(whole if whole <= 60 else math.ceil(whole / 60) * 60)
 
 
 # In the order of the reply (https://ircv3.net/specs/extensions/whox)
@@ -663,7 +685,7 @@ class Client:
         own = self.folded, protocol.casefold(self.account.name)
         alike = names.get(protocol.skeleton(nickname), ())
         others = [name for name in alike if protocol.casefold(name) not in own]
-        other = next((name for name in others if protocol.is_lookalike(name, nickname)), "")
+        other = next((name for name in others if is_lookalike(name, nickname)), "")
         if other and not self.owns(nickname):
             text = "%s looks like %s, which is the name of another user. Choose another."
             raise ReplyError("433", nickname, other, text % (nickname, other))
@@ -701,6 +723,13 @@ class Client:
         self.source = "%s!%s@%s" % (self.nickname, self.username, self.host)
         account = (CAPABILITIES["account-tag"], make_tag("account", self.account.name))
         self.tags = (account,) if self.account.id else ()
+
+
+def is_lookalike(name: str, other: str) -> bool:
+    """Return True for two names with the same skeleton that could be taken for each other."""
+    folded, other_folded = protocol.casefold(name), protocol.casefold(other)
+    is_honest = {name[:1], other[:1]} == {"I", "L"} and folded[1:] == other_folded[1:]  # Iida, Lida
+    return folded != other_folded and not is_honest
 
 
 def private_conversation(first: str, second: str) -> str:
@@ -2089,8 +2118,8 @@ class Sanction(NamedTuple):
         done = {"ban": "banned", "mute": "muted"}[self.kind]
         if not self.until:
             return done
-        left = protocol.format_left(self.until - now)
-        is_new = left == protocol.format_left(self.until - self.at)
+        left = format_left(self.until - now)
+        is_new = left == format_left(self.until - self.at)
         return "%s for %s" % (done, left if is_new else left.replace(" ", " more ", 1))
 
 
@@ -3532,7 +3561,7 @@ def on_irc_line(session: Session, line: Optional[bytes]) -> None:
     tags = line.partition(b" ")[0] if line and line[:1] == b"@" else b""
     session.response.begin(_find_label(session, tags) if tags else "")
     try:
-        if line is None or len(tags) - 1 > protocol.MAX_CLIENT_TAGS:
+        if line is None or len(tags) - 1 > MAX_CLIENT_TAGS:
             raise protocol.TooLongError
         message = protocol.parse(line)
     except protocol.TooLongError:
@@ -3565,7 +3594,7 @@ def on_plain_line(session: Session, line: Optional[bytes]) -> None:
             session.notice("That line is too long: %d bytes at most.", MAX_PLAIN_LINE)
         elif client.registered or text.lstrip().startswith("/login "):
             if text:
-                _on_input(session, protocol.parse_input(text, protocol.PLAIN_VERBS))
+                _on_input(session, protocol.parse_input(text, PLAIN_VERBS))
         elif text.lstrip() == "/quit":
             raise Disconnect("Quit", "Goodbye.")
         elif text:  # a username, and the server's password if that is asked for
@@ -3582,7 +3611,7 @@ def _on_input(session: Session, typed: protocol.Input) -> None:
     if protocol.casefold(session.channel) not in channels:
         session.channel = next(iter(channels.values()), "")
     if typed.verb == "help":
-        for text in protocol.help_lines(protocol.PLAIN_VERBS):
+        for text in protocol.help_lines(PLAIN_VERBS):
             session.notice(text)
         return
     if typed.verb == "list":
@@ -4105,7 +4134,7 @@ def on_join(session: Session, message: Message) -> None:
             wait = session.server.limits["founding"].try_take(client.host, time.monotonic())
             if wait:
                 text = "Your address has made too many rooms. Wait %s."
-                raise ReplyError("405", name, text % protocol.format_left(wait))
+                raise ReplyError("405", name, text % format_left(wait))
         count = len(channel.members) if channel is not None else 0
         session.charge(JOIN_PRICE + count / ROWS_PER_TOKEN)
         key = keys.get(given, "")

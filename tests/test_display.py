@@ -16,15 +16,14 @@ from protocol import (
     FROM_SERVER,
     MAX_NAME,
     MAX_PASSWORD,
-    MAX_PLAIN_LINE,
     OPERATOR_VERBS,
-    PLAIN_VERBS,
     PRIVATE,
     SECRET_VERBS,
     VERBS,
     InputError,
     Message,
 )
+from server import MAX_PLAIN_LINE, PLAIN_VERBS
 
 ALICE = "alice!alice@192.0.2.7"
 NOON = time.mktime((2026, 11, 22, 12, 0, 0, 0, 0, -1))  # in the time zone of the reader

@@ -13,14 +13,13 @@ from protocol import (
     MAX_MESSAGE,
     MAX_MODES,
     MAX_PASSWORD,
-    MAX_PLAIN_LINE,
     SASL_CHUNK,
     Message,
     ModeChange,
     ProtocolError,
     TooLongError,
 )
-from server import HTTP, IRC, MAX_CONDITIONS, PLAIN, TLS, MaskSet
+from server import HTTP, IRC, MAX_CONDITIONS, MAX_PLAIN_LINE, PLAIN, TLS, MaskSet
 
 # Dialects
 # --------
@@ -357,6 +356,81 @@ def test_mask_set_is_immutable():
 def test_time_to_match_is_linear_in_the_text(mask):
     """With any backtracking this would take minutes at least, and pytest would stop it."""
     assert not MaskSet([mask]).match("a" * 200000)
+
+
+# Names and durations
+# -------------------
+
+
+def are_alike(name, other):
+    is_same = protocol.skeleton(name) == protocol.skeleton(other)
+    return is_same and server.is_lookalike(name, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("alice", "аӏісе alıce aIice ɑlice a|ice a1ice ᎪᏞᎥᏟᎬ ꓮꓡꓲꓚꓰ ɑʟɪᴄᴇ"),
+        ("Alice", "аӏісе ALlCE AIice"),
+        ("ALICE", "ALlCE AL1CE aIice"),
+        ("bob", "b0b ЬоЬ"),
+        ("lan", "Ian |an"),
+        ("Laura", "|aura ʟaura"),
+        ("ellen", "e11en eIIen"),
+        ("Nico", "ꓠꓲꓚꓳ"),
+        ("Lisɑ", "Iisa Lisa"),
+        ("alice", "ⲁⳑⲓⲥⲉ alicꬲ aliƈe alice\u0335 a\u0336lice aŀice"),
+        ("mary", "rnary"),
+        ("Will", "vvill"),
+        ("kim", "ⲕⲓⲙ"),
+    ],
+)
+def test_names_that_look_alike_are_found(name, others):
+    assert others.split()
+    for other in others.split():
+        assert are_alike(name, other) and are_alike(other, name), other
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("alice", "alice ALICE Ａlice alice1 alicë alic alicee"),
+        ("Annal", "Anna1 Anna Annai"),
+        ("bobo", "bob0"),
+        ("Lan", "Ian"),
+        ("Lida", "Iida"),
+        ("Nell", "NEIL Neil"),
+        ("Kal", "KAI Kai"),
+        ("Zoe", "Zoë"),
+        ("Lukasz", "Łukasz"),
+        ("Al", "AI Ai"),
+        ("Иван", "Ivan"),
+        ("Bernd", "Bern Bend"),
+        ("Clara", "Dara"),
+        ("Łukasz", "Lukasz"),
+        ("Hauƙa", "Hauka"),
+    ],
+)
+def test_honest_names_stand_beside_each_other(name, others):
+    for other in others.split():
+        assert not are_alike(name, other) and not are_alike(other, name), other
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-0.5, "1 second"),
+        (59.2, "1 minute"),
+        (60.0, "1 minute"),
+        (61.0, "2 minutes"),
+        (598.3, "10 minutes"),  # asked for a moment ago
+        (600.0, "10 minutes"),
+        (7199.0, "2 hours"),
+        (129599.5, "1 day 12 hours"),
+    ],
+)
+def test_what_is_left_is_told_in_whole_minutes(seconds, words):
+    assert server.format_left(seconds) == words
 
 
 # SASL

