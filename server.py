@@ -1092,7 +1092,9 @@ class Output(NamedTuple):
 
 
 class Response:
-    """The replies to a command, collected until it is done. Used by the client's own thread.
+    """The replies to a command, collected until it is done.
+
+    Used by the client's own thread; any thread may call `make_event`.
 
     A label is answered once: by ACK, by the one message that there is, or by a batch
     (https://ircv3.net/specs/extensions/labeled-response). Events that are part of the answer,
@@ -1295,6 +1297,10 @@ class Directory:
             self._enqueue(event)
             return event
 
+    def tell(self, client: Client, command: str, *params: str, source: str = "") -> None:
+        """Send `client` what is no answer to its command, as `Response.make_event` makes it."""
+        self.post(client.response.make_event((command, *params), source))
+
     # Users
 
     def find(self, nickname: str) -> Optional[Client]:
@@ -1330,7 +1336,7 @@ class Directory:
         with self._lock:
             if not client.end:
                 client.end = reason
-                self.post(Event(Message("ERROR", (farewell or reason,)), (client,)))
+                self.tell(client, "ERROR", farewell or reason)
                 self._enqueue(Ending(client, SEVER))
 
     def claim(self, client: Client, nickname: str) -> None:
@@ -1435,7 +1441,7 @@ class Directory:
                 self._post_to_peers(client, "ACCOUNT", account.name or "*")
             if client.registered and client.is_operator != was_operator:
                 params = (client.nickname, "-o" if was_operator else "+o")
-                self.post(Event(Message("MODE", params, client.source), (client,)))
+                self.tell(client, "MODE", *params, source=client.source)
 
     def update_accounts(self, read: Callable[[], Iterable["Account"]]) -> None:
         """Apply what another process has changed: `read` returns all accounts, from memory."""
@@ -1450,8 +1456,7 @@ class Directory:
                 if account == client.account:
                     continue
                 if client.registered and not account.id:
-                    params = (client.nickname, client.source, "You are now logged out")
-                    self.post(Event(Message("901", params, self._server_name), (client,)))
+                    self.tell(client, "901", client.source, "You are now logged out")
                 with contextlib.suppress(Disconnect):
                     self.set_account(client, account)
             self._has_operator = any(account.is_operator for account in accounts.values())
@@ -1525,7 +1530,7 @@ class Directory:
                 raise ReplyError("FAIL", "DROP", "INVALID_TARGET", channel.name, text)
             for member in channel.members:  # each is told of itself alone, or many would cost much
                 params = channel.name, member.nickname, "The room was removed"
-                self.post(Event(Message("KICK", params, client.source), (member,)))
+                self.tell(member, "KICK", *params, source=client.source)
                 member.channels.discard(channel)
             channel.set_members({})
             self._delete(channel, since=0)
@@ -1794,8 +1799,7 @@ class Directory:
             self._former.append(FormerUser(*names, left_at=time.time()))
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.folded, ()):
-            message = Message(numeric, (watcher.nickname, who), self._server_name)
-            self.post(Event(message, (watcher,)))
+            self.tell(watcher, numeric, who)
 
     def _joined_channel(self, name: str, client: Client) -> Channel:
         """Return a channel that `client` is in. Raises ReplyError 403 or 442."""
@@ -3163,8 +3167,11 @@ class Delivery(threading.Thread):
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
-def make_note(*params: str) -> Tuple[str, ...]:
-    """Return a NOTE as words of a reply; ::1 cannot be a middle parameter."""
+def make_note(client: Client, *params: str) -> Reply:
+    """Return a standard reply NOTE; a notice, if the client does not know them."""
+    if not client.caps & STANDARD_REPLIES:
+        return "NOTICE", params[-1]
+    # ::1 cannot be a middle parameter.
     middle = ["0" + param if param.startswith(":") else param for param in params[:-1]]
     return ("NOTE", *middle, params[-1])
 
@@ -3472,9 +3479,8 @@ class Session:
         self.reply("NOTICE", text % args if args else text)
 
     def note(self, *params: str) -> None:
-        """Reply with a standard reply NOTE; a notice, if the client does not know them."""
-        is_known = self.client.caps & STANDARD_REPLIES
-        self.reply(*make_note(*params) if is_known else ("NOTICE", params[-1]))
+        """Reply with a NOTE: `make_note`."""
+        self.reply(*make_note(self.client, *params))
 
     def refuse(self, command: str, error: ReplyError) -> None:
         """Reply with an error, except to a user's NOTICE: that is never answered."""
@@ -3786,7 +3792,7 @@ def _check_server_password(session: Session) -> None:
 def _welcome(session: Session) -> None:
     client, options = session.client, session.options
     _keep_alive(session)
-    count = len(session.directory.users())
+    count = session.directory.user_count
     people = protocol.counted(count, "person is", "people are")
     modes = "".join(sorted(protocol.CHANNEL_MODES))
     session.reply("001", "Welcome to %s, %s. %s here." % (options.network, client.nickname, people))
@@ -4668,14 +4674,9 @@ def on_unban(session: Session, message: Message) -> None:
 def _note_to_operators(session: Session, *params: str) -> None:
     """Reply with a NOTE, and tell the other operators the same, and by whom."""
     client, text = session.client, "By %s: %s" % (session.client.nickname, params[-1])
-    others = [user for user in session.directory.users() if user.is_operator and user is not client]
-    knowing = [user for user in others if user.caps & STANDARD_REPLIES]
-    for audience, words in (
-        (knowing, make_note(*params[:-1], text)),
-        (set(others).difference(knowing), ("NOTICE", "*", text)),
-    ):
-        message = Message(words[0], words[1:], session.options.server_name)
-        session.directory.post(Event(message, tuple(audience)))
+    for user in session.directory.users():
+        if user.is_operator and user is not client:
+            session.directory.tell(user, *make_note(user, *params[:-1], text))
     session.note(*params)
 
 
@@ -4718,8 +4719,7 @@ def on_kill(session: Session, message: Message) -> None:
     reason = protocol.clean(message.text, MAX_REASON)
     other = session.directory.get(nickname)
     log.warning("%s: removed %s: %s", client.log_name, other.log_name, reason)
-    message = Message("KILL", (other.nickname, reason), client.source)
-    session.directory.post(Event(message, (other,)))
+    session.directory.tell(other, "KILL", other.nickname, reason, source=client.source)
     by = client.nickname + (reason and ": " + reason)
     session.directory.end(other, protocol.KILLED + by)
 
@@ -5069,11 +5069,7 @@ class Server:
         client.mute = mute
         is_news = mute != before and (mute is not None or was_muted)
         if client.registered and is_news and ban is None:
-            params = mute_note(client)
-            is_known = client.caps & STANDARD_REPLIES
-            reply = ("NOTE", params) if is_known else ("NOTICE", (client.nickname, params[-1]))
-            message = Message(*reply, self.options.server_name)
-            self.directory.post(Event(message, (client,)))
+            self.directory.tell(client, *make_note(client, *mute_note(client)))
         return ban
 
     def apply_sanctions_to_all(self) -> None:
@@ -5082,8 +5078,7 @@ class Server:
             ban = self.apply_sanctions(client)
             if ban is not None:
                 text = ban_text(ban)
-                message = Message("465", (client.nickname, text), self.options.server_name)
-                self.directory.post(Event(message, (client,)))
+                self.directory.tell(client, "465", text)
                 reason = protocol.BANNED + ban.by + (ban.reason and ": " + ban.reason)
                 self.directory.end(client, reason, text)
 
@@ -5091,7 +5086,7 @@ class Server:
         """Return the figures for STATS and the log."""
         return {
             "connections": len(self._threads),
-            "clients": len(self.directory.users()),
+            "clients": self.directory.user_count,
             "rooms": len(self.directory.channels()),
             "waiting": len(self.delivery.pending),
             "threads": threading.active_count(),

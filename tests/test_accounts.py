@@ -275,6 +275,6 @@ def test_operators_learn_of_each_other_s_sanctions(kept):
         note = ":hubbub.local NOTE %s :" % words
         assert [line.partition(" ")[2] for line in boss.heard()] == [note + text]
         modern.expect(note + "By boss: " + text)
-        old.expect(":hubbub.local NOTICE * :By boss: " + text)
+        old.expect(":hubbub.local NOTICE old :By boss: " + text)
         plain.expect("[SERVER]: By boss: " + text)
         assert bob.heard() == []
