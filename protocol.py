@@ -16,8 +16,8 @@ Guarantees:
   escapes, nothing that reorders or hides text.
 - Every buffer and every name has a limit, and the limit is a constant.
 
-Contents: Errors; Messages; Names; Text; Time; ISUPPORT; Passwords; Channel modes; Masks; Discovery;
-Encryption; Display; The chat box.
+Contents: Errors; Messages; Names; Text; Time; ISUPPORT; Passwords; Channel modes; Addresses
+and masks; Discovery; Encryption; Display; The chat box.
 
 Specifications: RFC 1459 and 2812, Modern IRC (https://modern.ircdocs.horse), and of IRCv3
 (https://ircv3.net/irc/) message-tags, server-time, UTF8ONLY, SASL, chathistory and WHOX.
@@ -694,8 +694,8 @@ def is_key(text: str) -> bool:
     return is_middle(text) and "," not in text and len(text) <= MAX_KEY
 
 
-# Masks
-# -----
+# Addresses and masks
+# -------------------
 
 
 def normalize_host(text: str) -> str:
@@ -867,7 +867,7 @@ class TlsPipe:
         return b"".join(pieces)
 
     def fingerprint(self) -> str:
-        """Return that of the peer's certificate, "" before it has come."""
+        """Return the fingerprint of the peer's certificate, "" before it has come."""
         certificate = self._tls.getpeercert(binary_form=True) if self.is_open else None
         return fingerprint(certificate) if certificate else ""
 

@@ -177,7 +177,7 @@ MAX_FOUND = 100  # of them that a search finds
 SEARCHED_AT_ONCE = 1000  # messages that a search reads in a step
 SEARCHED_PER_TOKEN = 2000
 SEARCH_TIME = 5.0  # seconds after which a search answers with what it has found
-SAME_TIME = 100  # more of them, if they are of one millisecond
+SAME_TIME = 100  # messages above a limit, if they share a millisecond with the last
 MAX_KEPT_TAGS = 512  # bytes of a message's tags that are stored; longer ones are dropped
 MAX_NUMBER = 1 << 62  # above the number of every event
 NAMES_SIZE = 180  # bytes of names in a line, beside the longest of all other parameters
@@ -217,9 +217,9 @@ LIMITS = {
     "guess": (0.1, 5),  # wrong passwords for an account, or keys for a channel
     "guesses": (1.0, 300),  # wrong passwords in all: a classroom may share an address
     "registration": (1 / 120, 30),  # accounts: a class at once, and the next class an hour later
-    # To make MAX_SERVER_CHANNELS takes an address longer than MAX_UNUSED.
+    # At this rate, unused channels are deleted before an address has made MAX_SERVER_CHANNELS.
     "founding": (1 / 300, 200),
-    # Messages that wait for one account, of MAX_WAITING: of a sender, and of an address
+    # Messages that wait for an account, beside MAX_WAITING: from a sender, and from an address
     "mail": (1 / 60, 50),
     "address_mail": (1 / 60, 200),
     "storing": ((50 << 20) / 3600, 50 << 20),  # bytes of the history
@@ -646,7 +646,7 @@ class Client:
         self.is_closed = False  # nothing is put into the outbox any more
         self.finishing = False  # no more is sent once the outbox is empty
         # Why another thread ends the connection; the client's own reads it and leaves.
-        self.end = ""
+        self.end_reason = ""
 
     @property
     def folded(self) -> str:
@@ -669,7 +669,7 @@ class Client:
 
     @property
     def participant(self) -> str:
-        """Identity in private conversations: the account if it has its nickname, or that."""
+        """Identity in private conversations: its account if it owns the nickname, else that."""
         return "=%d" % self.account.id if self.owns(self.nickname) else self.folded
 
     @property
@@ -715,8 +715,8 @@ class Client:
 
     def check_end(self) -> None:
         """Raise Disconnect if another thread ends the connection: it may have lost its nickname."""
-        if self.end:
-            raise Disconnect(self.end)
+        if self.end_reason:
+            raise Disconnect(self.end_reason)
 
     def refresh(self) -> None:
         """Recompute `source` and `tags`."""
@@ -843,7 +843,7 @@ class Channel:
         """Return True for a chanop, and for an operator of the server."""
         return client.is_operator or bool(self.members.get(client, 0) & CHANOP)
 
-    def silence(self, client: Client) -> str:
+    def speak_error(self, client: Client) -> str:
         """Return why `client` may not speak there, "" if it may."""
         is_privileged = bool(self.members.get(client)) or client.is_operator
         if client not in self.members and "n" in self.flags:
@@ -876,7 +876,7 @@ class Channel:
                 raise ReplyError(numeric, self.name, "Cannot join channel (+%s)" % letter)
 
     def check_can_speak(self, client: Client) -> None:
-        text = self.silence(client)
+        text = self.speak_error(client)
         if text:
             raise ReplyError("404", self.name, text)
 
@@ -1028,7 +1028,7 @@ class Event:
         self.needs = needs | _NEEDS.get(message.command, 0)
         self.client_tags = client_tags  # given by the sender, serialized
         self.extended = b""  # line for clients with extended-join
-        self.waiting_for = 0  # account that it waits for
+        self.waiting_for = 0  # id of the account that it waits for, 0 for none
         # Filled in by Directory.post, or for a reply:
         self.line = line  # without tags
         self.when = when  # seconds since 1970
@@ -1334,8 +1334,8 @@ class Directory:
         The client is told the `farewell`, or that reason.
         """
         with self._lock:
-            if not client.end:
-                client.end = reason
+            if not client.end_reason:
+                client.end_reason = reason
                 self.tell(client, "ERROR", farewell or reason)
                 self._enqueue(Ending(client, SEVER))
 
@@ -1393,7 +1393,7 @@ class Directory:
         with self._lock:
             client.check_end()
             old = self._tokens.get(token)
-            if old is None or old.end:  # a user who was removed comes back by no token
+            if old is None or old.end_reason:  # a user who was removed comes back by no token
                 return False
             self.end(old, "Connected again")
             del self._tokens[token]
@@ -1462,14 +1462,14 @@ class Directory:
             self._has_operator = any(account.is_operator for account in accounts.values())
             self._guard_topic(self._channels.get(self._lobby))
 
-    def change(self, client: Client, command: str, *params: str, **state: str) -> None:
+    def change_user(self, client: Client, command: str, *params: str, **state: str) -> None:
         """Change attributes of a user, and tell its peers where it may speak, by a message."""
-        silencing = self.silencing(client) if params else {}
+        unheard = self.speak_errors(client) if params else {}
         with self._lock:
             client.check_end()
             for name, value in state.items():
                 setattr(client, name, value)
-            self._post_to_peers(client, command, *params, without=silencing)
+            self._post_to_peers(client, command, *params, without=unheard)
 
     def watch(self, client: Client, watches: Dict[str, str]) -> None:
         """Tell `client` when users with these nicknames, by casefolded, come and go (MONITOR)."""
@@ -1483,6 +1483,10 @@ class Directory:
             for folded in watches:
                 self._watchers[folded].add(client)
             client.watches = watches
+
+    def count_watchers(self, nickname: str) -> int:
+        """Return how many clients are told when the nickname comes or goes."""
+        return len(self._watchers.get(protocol.casefold(nickname), ()))
 
     # Channels
 
@@ -1510,9 +1514,11 @@ class Directory:
             found = [channel for channel in user.channels if _is_visible(client, channel)]
         return sorted(found, key=lambda channel: channel.folded)
 
-    def silencing(self, client: Client) -> Dict[Channel, str]:
+    def speak_errors(self, client: Client) -> Dict[Channel, str]:
         """Return the channels of `client` in which it may not speak, and why."""
-        found = {channel: channel.silence(client) for channel in self.channels_of(client, client)}
+        found = {
+            channel: channel.speak_error(client) for channel in self.channels_of(client, client)
+        }
         return {channel: text for channel, text in found.items() if text}
 
     def restore(self, channel: Channel) -> None:
@@ -1588,7 +1594,7 @@ class Directory:
             news = []  # for the others
             if bits:
                 news.append(Message("MODE", (channel.name, "+o", client.nickname), client.source))
-            if client.away and not channel.silence(client):
+            if client.away and not channel.speak_error(client):
                 news.append(Message("AWAY", (client.away,), client.source))
             for message in news:
                 self.post(Event(message, _without(client, channel.audience), client))
@@ -1624,7 +1630,7 @@ class Directory:
         """Remove `client` from a channel. Raises ReplyError 403 or 442."""
         with self._lock:
             channel = self._joined_channel(name, client)
-            words = [reason] if reason and not channel.silence(client) else []
+            words = [reason] if reason and not channel.speak_error(client) else []
             self._post_to_channel(channel, client, "PART", *words)
             self._leave(client, channel)
 
@@ -1788,10 +1794,6 @@ class Directory:
         message = Message(command, params, client.source)
         self.post(Event(message, audience, client, kept_in), is_answer)
 
-    def count_watchers(self, nickname: str) -> int:
-        """Return how many clients are told when the nickname comes or goes."""
-        return len(self._watchers.get(protocol.casefold(nickname), ()))
-
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         """Tell of a nickname that comes, or goes and is for WHOWAS then."""
         if not is_online:
@@ -1889,7 +1891,7 @@ def _is_visible(client: Optional[Client], channel: Channel) -> bool:
 # ------
 
 MAX_KEYS = 10000  # keys that a Limiter remembers
-CREDIT = 20.0  # tokens that a client who was silent or has just come is ahead: to register
+CREDIT = 20.0  # tokens by which a new or silent client is ahead of others: enough to register
 
 
 class Bucket:
@@ -1978,7 +1980,7 @@ class Limiter:
         with self._lock:
             return self._bucket(key, now).try_take(1.0, now)
 
-    def turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
+    def try_turn(self, key: str, client: "Client", tokens: float, now: float) -> float:
         """Take tokens and return 0 if it is the client's turn, or return the seconds until then.
 
         Once those have passed, it asks again, until its turn comes or it calls `leave`.
@@ -2118,7 +2120,7 @@ class Sanction(NamedTuple):
         return "%s%s%s" % (done, by and ", by " + by, self.reason and ": " + self.reason)
 
     def describe_left(self, now: float) -> str:
-        """Return the beginning of that, without who and why."""
+        """Return the same without `by` and the reason."""
         done = {"ban": "banned", "mute": "muted"}[self.kind]
         if not self.until:
             return done
@@ -2271,7 +2273,7 @@ class Store:
         self._reported: object = (self._accounts, self._sanctions)
 
     def note_process(self, *listens_at: object) -> None:
-        """Write for other processes which one uses the folder, and its address and port."""
+        """Write process, address and port to a file, for `find_server` in other processes."""
         if self._claim is not None:
             with contextlib.suppress(OSError), open(self._pid_path, "w", encoding="ascii") as file:
                 file.write(" ".join(map(str, (os.getpid(), *listens_at))) + "\n")
@@ -2778,26 +2780,26 @@ class Journal(threading.Thread):
         # For the delivery alone:
         self.fault = ""  # why nothing is being kept
         self.lost = 0  # messages that will not be kept, since the disk worked
-        self._told = ""  # of a fault, and of lost messages, as users are told
+        self._announced = ""  # the `warning` that users know of
         self._backlog: List[Record] = []
-        self._given = 0  # records that the thread is busy with
+        self._in_progress = 0  # records that the thread is writing
         self._retry_at = 0.0  # monotonic
 
     def write(self, work: List[Record]) -> None:
         """Return when `work` is on disk, or after STORE_TIMEOUT."""
         self._backlog += work
-        if self._given:
+        if self._in_progress:
             self._collect(0)
-        must_wait = self._given or (self.fault and time.monotonic() < self._retry_at)
+        must_wait = self._in_progress or (self.fault and time.monotonic() < self._retry_at)
         if self._backlog and not must_wait:
             self._work, self._backlog = self._backlog, []
-            self._given = len(self._work)
+            self._in_progress = len(self._work)
             self._start.release()
             self._collect(0 if self.fault else STORE_TIMEOUT)
         if len(self._backlog) > MAX_BACKLOG:
             self._shorten()
-        if self.warning != self._told:
-            self._told = self.warning
+        if self.warning != self._announced:
+            self._announced = self.warning
             if self.fault:
                 log.error("the history is not being kept: %s", self.fault)
             else:
@@ -2814,7 +2816,7 @@ class Journal(threading.Thread):
         if not self._done.acquire(timeout=timeout):
             self.fault = self.fault or "the disk does not answer"
             return
-        count, self._given, self.fault = self._given, 0, self._error
+        count, self._in_progress, self.fault = self._in_progress, 0, self._error
         if self.fault:
             self.lost += count - len(self._work)  # by a mistake of ours
             self._backlog = self._work + self._backlog
@@ -2839,15 +2841,15 @@ class Journal(threading.Thread):
 
     def stop(self) -> None:
         """Write what waits, and end the thread."""
-        if self._given:
+        if self._in_progress:
             self._collect(DISK_TIMEOUT)
         self.fault = ""  # so that even a disk that failed is tried again, and waited for
         self.write([])
-        left = self._given + len(self._backlog) + self.lost
+        left = self._in_progress + len(self._backlog) + self.lost
         if left:
             log.error("%d messages and changes of rooms are lost", left)
         self._is_stopping = True
-        if not self._given:
+        if not self._in_progress:
             self._start.release()
             self.join(STORE_TIMEOUT)
 
@@ -2899,7 +2901,10 @@ class Journal(threading.Thread):
 
 
 class PartialSelector(selectors.SelectSelector):
-    """Calls select for MAX_SELECT sockets at a time, the first registered among the first."""
+    """Calls select for MAX_SELECT sockets at a time.
+
+    The socket that was registered first, which wakes the caller, is among the first of them.
+    """
 
     def select(self, timeout: Optional[float] = None) -> List[Tuple[selectors.SelectorKey, int]]:
         """Return what is ready; nothing, perhaps, before the timeout."""
@@ -3153,7 +3158,7 @@ class Delivery(threading.Thread):
     def _abort(self, client: Client, reason: str) -> None:
         """Send no more, and let the client's thread find the end of its stream."""
         client.is_closed = True
-        client.end = client.end or reason
+        client.end_reason = client.end_reason or reason
         client.outbox.clear()
         with contextlib.suppress(OSError):
             client.reader.shutdown(socket.SHUT_RDWR)
@@ -3215,7 +3220,7 @@ class Session:
         except Exception:
             log.exception("%s: internal error", client.log_name)
             end = Disconnect("Server error", "Something went wrong in the server. Please rejoin.")
-        self._finish(Disconnect(client.end) if client.end else end)
+        self._finish(Disconnect(client.end_reason) if client.end_reason else end)
 
     def _finish(self, end: Disconnect) -> None:
         client = self.client
@@ -3274,7 +3279,7 @@ class Session:
             self.delivery.wait()
 
     def _chunks(self) -> Iterator[bytes]:
-        """Yield what arrives; prompts, pings and times out meanwhile."""
+        """Yield the bytes that arrive; prompt, ping and time out while there are none."""
         client, options = self.client, self.options
         timeout = PROMPT_AFTER
         is_silent = True  # nothing has come, and nobody has been asked for a username
@@ -3390,12 +3395,12 @@ class Session:
         client, limits, now = self.client, self.server.limits, time.monotonic()
         self._owed += tokens
         wait = client.bucket.charge(tokens, now)
-        wait = wait or limits["work"].turn(client.host, client, self._owed, now)
+        wait = wait or limits["work"].try_turn(client.host, client, self._owed, now)
         if wait:
             return wait
         self._owed = 0.0
         if client.unpaid:
-            wait = limits["storing"].turn(client.host, client, client.unpaid, now)
+            wait = limits["storing"].try_turn(client.host, client, client.unpaid, now)
             client.unpaid = client.unpaid if wait else 0
         return wait
 
@@ -3404,7 +3409,7 @@ class Session:
         limit, client = self.server.limits[name], self.client
 
         def ask() -> float:
-            return limit.turn(key, client, 1.0, time.monotonic())
+            return limit.try_turn(key, client, 1.0, time.monotonic())
 
         try:
             wait = ask()
@@ -3428,7 +3433,7 @@ class Session:
         """Wait, half a second at most, unless the client's end has come."""
         wait = min(wait, 0.5)
         self._deadline += wait  # no fault of the client's
-        if not self.client.end:
+        if not self.client.end_reason:
             time.sleep(wait)
             self._check_peer()
 
@@ -3502,7 +3507,7 @@ class Session:
     def _drain(self, most: int) -> None:
         """Wait until what was posted is delivered, and no more than `most` bytes are unsent."""
         self.delivery.sync()
-        while self.client.queued > most and not self.client.end:
+        while self.client.queued > most and not self.client.end_reason:
             self._pause(0.05)
 
     def run_command(self, message: Message) -> bool:
@@ -3699,7 +3704,7 @@ def on_nick(session: Session, message: Message) -> None:
     error = protocol.nickname_error(nickname)
     if error:
         raise ReplyError("432", nickname, error)
-    for reason in session.directory.silencing(client).values():  # all its channels would read it
+    for reason in session.directory.speak_errors(client).values():  # all its channels would read it
         raise ReplyError("FAIL", "NICK", "MUTED", reason + ": leave it first.")
     if not session.is_negotiating:
         _check_not_reserved(session, nickname)
@@ -3911,10 +3916,11 @@ def _check_password(session: Session, name: str, password: str, error: ReplyErro
 
 @contextlib.contextmanager
 def _guessing(session: Session, name: str, wrong: str = "") -> Iterator[None]:
-    """Use a password, or a key, for `name`; "" is the server. Disconnect, or `wrong`, is a guess.
+    """Limit the guesses at a password or key; `name` is its account or channel, "" the server.
 
-    After too many of them from its address a client waits for its turn, then it may try: guessing
-    is slow, but the right password is never refused. It costs nothing.
+    The body checks it, and raises Disconnect or the numeric `wrong` for a wrong guess. After too
+    many of those from its address a client waits for its turn: guessing is slow, but the right
+    password is never refused. It costs nothing.
     """
     client, key = session.client, protocol.casefold(name[: protocol.MAX_NAME])
     keys = {"guesses": client.host}
@@ -3994,7 +4000,7 @@ def deliver_waiting(session: Session) -> None:
     """Send the messages that came for an account while its owner was offline."""
     client, store = session.client, session.server.store
     account = client.account
-    if not client.owns(client.nickname) or client.end:
+    if not client.owns(client.nickname) or client.end_reason:
         return
     session.delivery.sync()  # what was stored a moment ago is among them
     try:
@@ -4091,7 +4097,7 @@ def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
     session.charge_for_peers()
-    session.directory.change(client, "AWAY", *params, away=away)
+    session.directory.change_user(client, "AWAY", *params, away=away)
     if away:
         session.reply("306", "You have been marked as being away")
     else:
@@ -4392,7 +4398,7 @@ def on_setname(session: Session, message: Message) -> None:
         text = "A real name has 1 to %d characters." % MAX_REALNAME
         raise ReplyError("FAIL", "SETNAME", "INVALID_REALNAME", text)
     session.charge_for_peers()
-    session.directory.change(session.client, "SETNAME", realname, realname=realname)
+    session.directory.change_user(session.client, "SETNAME", realname, realname=realname)
 
 
 # Commands: history
@@ -4592,11 +4598,11 @@ def _search(
     most: int,
     latest: bool,
 ) -> Tuple[List[Row], bool]:
-    """Return the latest (or the earliest) messages with folded words, oldest first.
+    """Return the latest (or the earliest) messages with folded words, oldest first, and True.
 
-    And False if the time was over before all were searched. `ranges` are conversations, with the
-    numbers between which to look. Each is read in steps, and paid for before; they take turns, so
-    that a long one does not use up the time of all.
+    Returns False instead if not all could be searched in SEARCH_TIME. `ranges` are conversations,
+    with the numbers between which to look. They are read in steps, each paid for in advance, and
+    take turns, so that a long conversation does not use up the time of all.
     """
     found: Dict[str, List[Row]] = collections.defaultdict(list)
     deadline, waiting = time.monotonic() + SEARCH_TIME, collections.deque(ranges)
@@ -4788,7 +4794,7 @@ def on_pong(session: Session, message: Message) -> None:
 
 
 def on_quit(session: Session, message: Message) -> None:
-    is_silent = mute_text(session.client) or session.directory.silencing(session.client)
+    is_silent = mute_text(session.client) or session.directory.speak_errors(session.client)
     reason = "" if is_silent else message.text
     raise Disconnect("Quit: " + reason if reason else "Quit", "Goodbye.")
 

@@ -655,7 +655,7 @@ def test_disk_that_stalls_for_a_moment_is_no_fault(olgas, locked, monkeypatch):
     monkeypatch.setattr(server, "STORE_TIMEOUT", TIMEOUT)
     room, alice = olgas
     alice.send("PRIVMSG olga :hello")
-    while not room.server.journal._given:
+    while not room.server.journal._in_progress:
         pass
     bob = room.connect(IrcTalker)
     bob.send("NICK bob", "USER bob 0 * :Bob")
@@ -775,7 +775,7 @@ def test_message_to_offline_user_is_refused_while_the_disk_fails(room, monkeypat
     monkeypatch.setattr(server, "SCRYPT", (16, 8, 1))
     room.server.store.add_account("olga", "correct horse")
     alice = room.irc("alice", CAPS)
-    room.server.journal.fault, room.server.journal._told = "full", server.HISTORY_FAILS
+    room.server.journal.fault, room.server.journal._announced = "full", server.HISTORY_FAILS
     alice.send("PRIVMSG olga :hello")
     (line,) = alice.heard()
     assert line.endswith(

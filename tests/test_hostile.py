@@ -336,7 +336,7 @@ ACTIONS = {  # the next step of a thread whose client was removed a moment ago
     "watch": lambda directory, client: directory.watch(client, {"bob": "bob"}),
     "kick": lambda directory, client: directory.kick(client, "#lobby", "bob", ""),
     "topic": lambda directory, client: directory.set_topic(client, "#lobby", "mine"),
-    "away": lambda directory, client: directory.change(client, "AWAY", "tea", away="tea"),
+    "away": lambda directory, client: directory.change_user(client, "AWAY", "tea", away="tea"),
 }
 ACCOUNT = server.Account(1, "alice", False, 0.0)
 
@@ -1077,7 +1077,7 @@ def test_resume_is_not_shown_to_others(room):
 def test_removed_user_cannot_resume(kept):
     """Not even in the moment before their connection has ended."""
     boss, (_bob, token) = log_in_as_operator(kept), come_with_token(kept, "bob")
-    kept.client("bob").end = "Killed"  # as KILL does, a moment before the thread notices
+    kept.client("bob").end_reason = "Killed"  # as KILL does, a moment before the thread notices
     assert has(resume(kept, token)[1], "INVALID_TOKEN")
     eve, token = come_with_token(kept, "eve")
     boss.send("BAN eve")

@@ -131,7 +131,7 @@ def test_turns_are_fair():
     limiter = server.Limiter(10, 100)
 
     def ask(*requests, at):
-        return [limiter.turn("a", client, tokens, at) for client, tokens in requests]
+        return [limiter.try_turn("a", client, tokens, at) for client, tokens in requests]
 
     class Client:
         pass
