@@ -1237,16 +1237,6 @@ Work = Union[Event, Output, ChannelRecord, Ending, threading.Event]  # the last 
 # -------------
 
 
-class FormerUser(NamedTuple):
-    """A user for WHOWAS."""
-
-    nickname: str
-    username: str
-    host: str
-    realname: str
-    left_at: float  # seconds since 1970
-
-
 class Directory:
     """The users, by nickname, and the channels.
 
@@ -1272,7 +1262,7 @@ class Directory:
         self._channels: Dict[str, Channel] = {}  # by casefolded name
         self._watchers: Dict[str, Set[Client]] = collections.defaultdict(set)  # by nickname
         self._tokens: Dict[str, Client] = {}
-        self._former: Deque[FormerUser] = collections.deque(maxlen=MAX_WHOWAS)
+        self._former: Deque[Tuple[Reply, Reply]] = collections.deque(maxlen=MAX_WHOWAS)
         self.is_closing = False  # QUIT is not announced: all clients leave
         self.user_count = 0  # now; read without the lock
         self.most_users = 0  # at once
@@ -1321,12 +1311,12 @@ class Directory:
         with self._lock:
             return [client for client in self._clients.values() if client.registered]
 
-    def former_users(self, nickname: str) -> List[FormerUser]:
-        """Return the users who had that nickname, the latest first."""
+    def former_users(self, nickname: str) -> List[Tuple[Reply, Reply]]:
+        """Return 314 and 312 for each user who had that nickname, the latest first."""
         folded = protocol.casefold(nickname)
         with self._lock:
             former = list(self._former)
-        return [user for user in reversed(former) if protocol.casefold(user.nickname) == folded]
+        return [user for user in reversed(former) if protocol.casefold(user[0][1]) == folded]
 
     def end(self, client: Client, reason: str, farewell: str = "") -> None:
         """End another client's connection, unless it is ending; with a reason for others.
@@ -1797,8 +1787,9 @@ class Directory:
     def _tell_watchers(self, client: Client, is_online: bool) -> None:
         """Tell of a nickname that comes, or goes and is for WHOWAS then."""
         if not is_online:
-            names = client.nickname, client.username, client.host, client.realname
-            self._former.append(FormerUser(*names, left_at=time.time()))
+            name = client.nickname
+            described = "314", name, client.username, client.host, "*", client.realname
+            self._former.append((described, ("312", name, self._server_name, time.ctime())))
         numeric, who = ("730", client.source) if is_online else ("731", client.nickname)
         for watcher in self._watchers.get(client.folded, ()):
             self.tell(watcher, numeric, who)
@@ -4335,10 +4326,8 @@ def on_whowas(session: Session, message: Message) -> None:
     found = session.directory.former_users(nickname)
     if count.isdecimal() and int(count[:9]):
         found = found[: int(count[:9])]
-    for user in found:
-        session.reply("314", user.nickname, user.username, user.host, "*", user.realname)
-        left_at = time.ctime(user.left_at)
-        session.reply("312", user.nickname, session.options.server_name, left_at)
+    for reply in itertools.chain(*found):
+        session.reply(*reply)
     if not found:
         session.reply("406", nickname, "There was no such nickname")
     session.reply("369", nickname, "End of WHOWAS")
