@@ -133,7 +133,7 @@ MAX_BATCH = 500  # events delivered together: bounds what a batch adds to an out
 MAX_YIELDS = 30  # times that a busy delivery lets readers go on before its next batch
 MAX_BACKLOG = 20000  # messages kept in memory while the disk fails
 MANY_REPLIES = 20  # after which a reader waits for their delivery
-MAX_AHEAD = 1 << 16  # bytes in the outbox with which it goes on then
+MAX_AHEAD = 1 << 16  # bytes in its outbox with which it goes on, though they are unsent
 MAX_ADDRESS_OUTBOX = 32 << 20  # bytes in the outboxes of an address that its sockets do not take
 MAX_OUTBOXES = 256 << 20  # the same of all addresses
 MAX_TLS_ANSWERS = 1 << 16  # bytes, to requests for new keys, that wait beside an outbox
@@ -196,10 +196,11 @@ STORE_TIMEOUT = 1.0  # time that a batch waits for the disk
 RETRY_AFTER = 5.0  # between attempts to use a disk that failed
 UPKEEP_INTERVAL = 2.0  # between checks for changed accounts, and for messages to delete
 UNUSED_INTERVAL = 600.0  # between checks for unused channels; time to return after a restart
-UNUSED_SAVED = 3600.0  # of being unused between saves of a channel
-MAX_UNUSED = 30 * 86400.0  # for which the server runs and keeps a channel that nobody enters
+UNUSED_SAVED = 3600.0  # between saves of the time for which a channel has been unused
+MAX_UNUSED = 30 * 86400.0  # of running, after which a channel that nobody enters is deleted
 STOP_TIMEOUT = 8.0  # time for a server that is to stop: --stop
 COMMAND_TIMEOUT = 2.0  # time for a command of the system that tells the addresses
+OPENSSL_TIMEOUT = 30.0  # time for openssl to make a certificate
 SELECT_PAUSE = 0.02  # between checks of more sockets than select takes
 FOREVER = 86400.0  # a timeout where there is none: None would make writes block, too
 
@@ -211,6 +212,8 @@ NOT_ENCRYPTED = (
     "This chat is for encrypted connections only. Turn on TLS in your IRC client, or use"
     " Hubbub's own, or ncat --ssl."
 )
+
+OWN_CERTIFICATE = "tls.pem"  # the file of the certificate that the server makes
 
 # What an address may do: tokens a second, and tokens at once
 LIMITS = {
@@ -1241,7 +1244,7 @@ class Directory:
     """The users, by nickname, and the channels.
 
     Each method is atomic and does no I/O. Any thread may call those that ask, `end`, `post`,
-    `set_account` and `update_accounts`; the others are for the thread of `client`, which
+    `tell`, `set_account` and `update_accounts`; the others are for the thread of `client`, which
     acts: an event that answers its command takes the label. What others are told of a change is
     numbered and posted before the lock is released: the order of events is the order of changes.
     A method that raises ReplyError has changed nothing.
@@ -1288,7 +1291,7 @@ class Directory:
             return event
 
     def tell(self, client: Client, command: str, *params: str, source: str = "") -> None:
-        """Send `client` what is no answer to its command, as `Response.make_event` makes it."""
+        """Send a message to `client` alone that does not answer its command."""
         self.post(client.response.make_event((command, *params), source))
 
     # Users
@@ -3164,7 +3167,7 @@ TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 
 
 def make_note(client: Client, *params: str) -> Reply:
-    """Return a standard reply NOTE; a notice, if the client does not know them."""
+    """Return a standard reply NOTE, or a notice for a client that does not know those."""
     if not client.caps & STANDARD_REPLIES:
         return "NOTICE", params[-1]
     # ::1 cannot be a middle parameter.
@@ -4061,29 +4064,6 @@ def _find_mailbox(session: Session, target: str) -> Optional[Account]:
     return account
 
 
-def mute_text(client: Client) -> str:
-    """Return why the client may not speak now, "" if it may."""
-    mute, now = client.mute, time.time()
-    is_muted = mute is not None and mute.is_in_force(now)
-    return "You are %s." % mute.describe_left(now) if mute is not None and is_muted else ""
-
-
-def ban_text(ban: Sanction, target: str = "You are") -> str:
-    """Return the words for a user, or about a nickname, that a ban keeps out."""
-    return "%s %s." % (target, ban.describe(time.time(), ban.by).rstrip("."))
-
-
-def mute_note(client: Client) -> Tuple[str, ...]:
-    """Return the parameters of the NOTE that tells a client of its mute, or of its end."""
-    mute, now = client.mute, time.time()
-    if mute is None:
-        return "UNBAN", "LIFTED", client.nickname, "You may write again."
-    text = "You are %s. You can still read, and write privately to an operator."
-    text %= mute.describe(now, mute.by).rstrip(".")
-    seconds = str(int(mute.until - now) + 1 if mute.until else 0)
-    return "MUTE", "MUTED", client.nickname, seconds, text
-
-
 def on_away(session: Session, message: Message) -> None:
     client, away = session.client, protocol.clean(message.text, MAX_REASON)
     params = (away,) if away else ()
@@ -4617,6 +4597,29 @@ def _has_words(row: Row, words: str, sender: str) -> bool:
 
 # Commands: moderation
 # --------------------
+
+
+def mute_text(client: Client) -> str:
+    """Return why the client may not speak now, "" if it may."""
+    mute, now = client.mute, time.time()
+    is_muted = mute is not None and mute.is_in_force(now)
+    return "You are %s." % mute.describe_left(now) if mute is not None and is_muted else ""
+
+
+def ban_text(ban: Sanction, target: str = "You are") -> str:
+    """Return the words for a user, or about a nickname, that a ban keeps out."""
+    return "%s %s." % (target, ban.describe(time.time(), ban.by).rstrip("."))
+
+
+def mute_note(client: Client) -> Tuple[str, ...]:
+    """Return the parameters of the NOTE that tells a client of its mute, or of its end."""
+    mute, now = client.mute, time.time()
+    if mute is None:
+        return "UNBAN", "LIFTED", client.nickname, "You may write again."
+    text = "You are %s. You can still read, and write privately to an operator."
+    text %= mute.describe(now, mute.by).rstrip(".")
+    seconds = str(int(mute.until - now) + 1 if mute.until else 0)
+    return "MUTE", "MUTED", client.nickname, seconds, text
 
 
 def on_sanction(session: Session, message: Message) -> None:
@@ -5428,8 +5431,6 @@ class Discovery:
 # The command line
 # ----------------
 
-OPENSSL_TIMEOUT = 30  # seconds
-OWN_CERTIFICATE = "tls.pem"  # the file of the certificate that the server makes
 MAX_LOG_LINES = 10000  # lines that wait for a console that is stopped
 CONSOLE_TIMEOUT = 1.0  # seconds that the end of the program waits for it
 STACK_SIZE = 256 * 1024  # bytes of stack for each thread; thousands of them must fit
