@@ -417,21 +417,11 @@ def nickname_error(name: str) -> str:
     plain = "".join(re.sub(r"LATIN SMALL LETTER (\w)\b.*", r"\1", letter) for letter in letters)
     if plain.lower() in _RESERVED:
         return "%s is a reserved name. Choose another." % name
-    return _spelling_error(name)
+    return spelling_error(name)
 
 
-def channel_error(name: str) -> str:
-    """Return the rule that a channel's name breaks, in words for the user; "" if it is valid."""
-    if not 2 <= len(name) <= MAX_NAME or name[0] != "#":
-        return "A room's name is # and 1 to %d more characters." % (MAX_NAME - 1)
-    if any(unicodedata.category(c)[0] in "CZ" or c in ",:*?!@" for c in name):
-        return "A room's name has no spaces and none of , : * ? ! @"
-    if unicodedata.category(name[1])[0] == "M":
-        return "A room's name begins with # and a letter."
-    return _spelling_error(name)
-
-
-def _spelling_error(name: str) -> str:
+def spelling_error(name: str) -> str:
+    """Return the rule for names of all kinds that a name breaks, "" if it breaks none."""
     if _INVISIBLE.search(normalize(name)) or " " in casefold(name):
         return "A name has no invisible characters."
     if clean(name, MAX_NAME) != normalize(name):

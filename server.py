@@ -76,6 +76,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 import weakref
 import zipfile
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -522,6 +523,17 @@ def parse_elist(text: str) -> Callable[[str, int, float, float], bool]:
         return wanted.match(name) and not unwanted.match(name)
 
     return accepts
+
+
+def channel_error(name: str) -> str:
+    """Return the rule that a channel's name breaks, in words for the user; "" if it is valid."""
+    if not 2 <= len(name) <= protocol.MAX_NAME or name[0] != "#":
+        return "A room's name is # and 1 to %d more characters." % (protocol.MAX_NAME - 1)
+    if any(unicodedata.category(c)[0] in "CZ" or c in ",:*?!@" for c in name):
+        return "A room's name has no spaces and none of , : * ? ! @"
+    if unicodedata.category(name[1])[0] == "M":
+        return "A room's name begins with # and a letter."
+    return protocol.spelling_error(name)
 
 
 def normalize_target(text: str) -> str:
@@ -4109,7 +4121,7 @@ def on_join(session: Session, message: Message) -> None:
 
     def join(given: str) -> None:
         name = protocol.normalize(given)
-        error = protocol.channel_error(name)
+        error = channel_error(name)
         if error:
             raise ReplyError("479", name, error)
         channel = directory.channel(name)
@@ -5601,7 +5613,7 @@ def _account_error(name: str) -> str:
 
 
 def _lobby_error(name: str) -> str:
-    return protocol.channel_error(name) if name else ""
+    return channel_error(name) if name else ""
 
 
 def _host_error(name: str) -> str:

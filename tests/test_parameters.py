@@ -12,6 +12,7 @@ import server
 from protocol import (
     MAX_MESSAGE,
     MAX_MODES,
+    MAX_NAME,
     MAX_PASSWORD,
     SASL_CHUNK,
     Message,
@@ -360,6 +361,28 @@ def test_time_to_match_is_linear_in_the_text(mask):
 
 # Names and durations
 # -------------------
+
+
+@pytest.mark.parametrize("name", ["#a", "#lobby", "#李", "#1", "##x", "#" + "x" * (MAX_NAME - 1)])
+def test_channel_name_is_a_number_sign_and_a_word(name):
+    assert server.channel_error(name) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((name, "1 to 31 more") for name in ("", "#", "lobby", "&lobby", "#" + "x" * MAX_NAME)),
+        *((name, "has no spaces and none of") for name in ("#a b", "#a,b", "#a:b", "#a*", "#a?")),
+        *((name, "has no spaces and none of") for name in ("#a!b", "#a@b", "#a\x07b", "#a\nb")),
+        *((name, "has no spaces and none of") for name in ("#a\u200bb", "#a\u202eb")),
+        *((name, "no invisible") for name in ("#\u3164", "#a\u3164", "#a\u2800", "#a\ufe70")),
+        ("#\u0301a", "begins with # and a letter"),
+        ("#a" + "\u0316" * 4, "has at most 3 accents"),
+        ("#l\u043ebby", "uses one alphabet"),  # Cyrillic o
+    ],
+)
+def test_channel_name_that_could_deceive_or_break_a_line_is_invalid(name, words):
+    assert words in server.channel_error(name)
 
 
 def are_alike(name, other):
