@@ -1094,7 +1094,7 @@ def test_banned_user_cannot_resume_or_get_what_waited(kept, monkeypatch):
     bob.send("PRIVMSG alice :hello")
     assert has(bob.heard(), "message will be delivered")
     ban = server.Sanction("ban", "alice", 0.0, "noise", "boss", 1.0)
-    monkeypatch.setattr(kept.server.store, "accounts_changed", lambda: False)
+    monkeypatch.setattr(kept.server, "apply_sanctions_to_all", lambda: None)
     kept.server.store.add_sanction(ban)  # a moment ago: nobody has been disconnected yet
     for talker, lines in (
         (kept.connect(IrcTalker), ["CAP REQ hubbub/resume", "RESUME " + token]),
