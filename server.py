@@ -1181,7 +1181,7 @@ class Response:
         return ((0, make_tag("label", label)),) if label else ()
 
     def make_event(self, reply: Reply, source: str = "") -> Event:
-        """Return a reply. Numerics and notices get the nickname as first parameter."""
+        """Return a reply as an event; numerics and notices get the nickname as first parameter."""
         command, *params = reply
         if command.isdigit() or command == "NOTICE":
             params.insert(0, self._client.nickname or "*")
