@@ -1353,7 +1353,7 @@ CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
 PRIVATE_RULE = "Earlier private messages are shown to registered names only."
-OPERATES = "You are an operator of %s now: its topic, its rules and its bans are up to you."
+OPERATES = "You are an operator of %s now: you may set its rules, and remove or ban others."
 _NOT_CONNECTED = "You are not connected. Try again when you are."
 _BANS = ("BANS",)
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
@@ -3234,8 +3234,8 @@ class Completer:
     def is_whole(self) -> bool:
         """True if the word is what was chosen already."""
         begun = self._draft[0][self._start : self._draft[1]]
-        words = self.found[self.index].word.strip(), begun
-        return len({protocol.casefold(word.lstrip(CHANNEL_SIGN)) for word in words}) == 1
+        whole = protocol.casefold(self.found[self.index].word.strip())
+        return protocol.casefold(begun) in (whole, whole.lstrip(CHANNEL_SIGN))
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor with the next suggestion, or the chosen one (0); None for none."""

@@ -802,9 +802,7 @@ class Channel:
             old, self.key = self.key, ""
             return change._replace(arg="*") if old else None
         if not protocol.is_key(change.arg):
-            raise ReplyError(
-                "696", self.name, "k", "*", "A password of a room has no spaces and no commas"
-            )
+            raise ReplyError("696", self.name, "k", "*", "A password has no spaces and no commas")
         self.key = change.arg
         return change
 
