@@ -3279,9 +3279,8 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
 
 def known_rooms(chat: Chat) -> Dict[str, Sequence[str]]:
     """Return name, people and topic of the rooms in view and in the last list, by folded name."""
-    known = [
-        (c.name, str(len(c.members)), c.topic) for c in chat.conversations if c.kind == CHANNEL
-    ]
+    channels = (c for c in chat.conversations if c.kind == CHANNEL)
+    known = [(c.name, str(len(c.members)), c.topic) for c in channels]
     listed = [message.params[1:4] for message in chat.listing.rows if len(message.params) == 4]
     return {protocol.casefold(room[0]): room for room in [*known, *listed]}
 
@@ -7463,11 +7462,9 @@ class Menus:
 
     def _own_entries(self) -> List[Any]:
         view, chat = self._window.chat_view, self._window.chat
-        words, line = (
-            ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
-        )
+        away = ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
         entries = [
-            (words, lambda: view.submit(line)),
+            (away[0], lambda: view.submit(away[1])),
             ("Another name…", lambda: view.composer.begin("/nick ")),
             None,
             ("Register this name…", lambda: view.composer.begin("/register ")),

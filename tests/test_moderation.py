@@ -553,6 +553,7 @@ def test_long_reason_leaves_the_rest_of_a_mute_whole(teacher, desktop, room, let
     """In every script: its end is cut, between two characters."""
     carol = room.irc(nickname, "standard-replies")
     teacher.say("/mute %s 10m %s" % (nickname, letter * 200))
+    teacher.sees("[SERVER]: %s is muted (10 minutes)." % nickname)
     (line,) = [text for text in carol.heard() if " MUTE MUTED " in text]
     start, end = "You are muted for 10 minutes, by alice: ", "." + STILL
     reason = line[line.index(start) + len(start) : -len(end)]
