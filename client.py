@@ -874,7 +874,7 @@ class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
     __slots__ = (
-        "count", "delivery", "event", "id", "is_answer", "is_mention", "is_own", "line", "msgid",
+        "answer", "count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid",
         "reply_to",
     )  # fmt: skip
 
@@ -884,7 +884,7 @@ class Entry:
         self.msgid = msgid
         self.is_own = is_own
         self.is_mention = False
-        self.is_answer = False  # by the server to this user alone
+        self.answer = ""  # the command, if it is an answer by the server to this user alone
         self.delivery = SENT  # changed by the Outbox alone
         self.event = ""  # "joined" or "left", which a crowd is made of
         self.count = 1  # people, in the entry of a crowd
@@ -894,6 +894,11 @@ class Entry:
     def note(self) -> str:
         """Words about the delivery, shown in parentheses."""
         return _NOTES.get(self.delivery, "")
+
+    def follows(self, above: "Optional[Entry]") -> bool:
+        """Return True for an answer at once after another of its kind."""
+        since = self.line.when - above.line.when if above is not None else REPLY_TIME
+        return since < REPLY_TIME and above is not None and self.answer == above.answer != ""
 
     @property
     def text(self) -> str:
@@ -942,6 +947,8 @@ class Conversation:
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
+        self.joined_at = 0.0  # seconds since 1970: when the user's /join was answered
+        self.is_operated = False  # by the user, who was told so
         self.list_requests = 0  # by the user, not answered yet
         # Of the history:
         self.has_older = True  # until an answer says otherwise
@@ -1304,7 +1311,7 @@ class Session:
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
         self.is_operator = False  # of the server
-        self.has_account = False  # the user is logged in
+        self.account = ""  # the user is logged in to it
 
     @property
     def prefixes(self) -> Dict[str, str]:
@@ -1347,6 +1354,7 @@ CONNECTING, CONNECTED = "Connecting", "Connected"
 RECONNECTING, DISCONNECTED = "Reconnecting", "Disconnected"
 
 PRIVATE_RULE = "Earlier private messages are shown to registered names only."
+OPERATES = "You are an operator of %s now: you may set its rules, and remove or ban others."
 _NOT_CONNECTED = "You are not connected. Try again when you are."
 _BANS = ("BANS",)
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
@@ -1448,6 +1456,7 @@ class Chat:
     def empty_text(self) -> str:
         """The text of a conversation without messages."""
         is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
+        is_ours = is_ours and not self.is_me(self.session.account)  # that is registered
         return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
@@ -1664,7 +1673,7 @@ class Chat:
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
         entry = self.new_entry(protocol.server_line(text, self.now))
-        entry.is_answer = True
+        entry.answer = "you"
         self.add(entry, self.current)
 
     def select(self, conversation: Conversation) -> None:
@@ -1988,10 +1997,13 @@ class Chat:
             entry = self.new_entry(line, message.tag("msgid"))
             entry.event = event
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
-            is_answer = is_numeric or message.command in ("FAIL", "NOTE")  # unlike the topic
-            entry.is_answer = is_answer and self.session.is_settled
+            is_answer = is_numeric or message.command in ("FAIL", "NOTE", "REGISTER")
+            if is_answer and self.session.is_settled:  # unlike the topic
+                entry.answer = message.command
             for conversation in conversations:
-                if not conversation.knows(entry.msgid):
+                last = conversation.entries[-1] if conversation.entries else None
+                is_repeated = entry.follows(last) and last is not None and entry.text == last.text
+                if not (conversation.knows(entry.msgid) or is_repeated):
                     self.add(entry, conversation)
 
     def inform(self, text: str, conversation: Optional[Conversation] = None) -> None:
@@ -2618,7 +2630,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     entry = chat.new_entry(line, msgid)
     entry.reply_to = message.tag(REPLY_TAG)
     is_servers = "!" not in message.source and chat.session.is_settled
-    entry.is_answer = is_servers and chat.is_me(target)
+    entry.answer = message.command if is_servers and chat.is_me(target) else ""
     chat.add(entry, conversation)
     is_announcement = target == "*" and line.text.startswith(protocol.ANNOUNCEMENT)
     is_mine = line.text.startswith("%s%s:" % (protocol.ANNOUNCEMENT, chat.nickname))
@@ -2684,7 +2696,7 @@ def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[
 def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) -> None:
     """Our own JOIN: answers /join or a rejoin, or the server placed us there."""
     name = message.params[0]
-    chat.session.has_account |= message.param(1) not in ("", "*")
+    chat.session.account = message.param(1).strip("*") or chat.session.account
     if channel is None and protocol.casefold(name) in chat.left:
         if chat.left[protocol.casefold(name)]:
             chat.send(Message("PART", (name,)))
@@ -2693,6 +2705,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         channel = chat.create(name, CHANNEL)
     if channel is None or channel.membership == JOINED:
         return
+    channel.joined_at = chat.time_of(message) if channel.membership == JOINING else 0.0
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
     channel.removal, channel.is_banned = "", False
     channel.rename(name)
@@ -2715,6 +2728,16 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     for kind in (MEMBERS, HEADER):
         chat.change(kind, channel)
     chat.change(SIDEBAR)
+
+
+def _on_creation_time(chat: Chat, message: Message, channel: Conversation) -> None:
+    """329, which answers our question after a JOIN: the user may have made the channel by it."""
+    is_new = message.text[:12].isdecimal() and channel.joined_at < int(message.text[:12]) + 2
+    if is_new and channel.joined_at and len(channel.members) == 1:
+        guess = protocol.did_you_mean(channel.name, known_rooms(chat))
+        words = "You made %s. Nobody else is here yet. %s" % (channel.name, guess)
+        chat.inform(words.rstrip(), channel)
+    channel.joined_at = 0.0
 
 
 def _finish_registration(chat: Chat) -> None:
@@ -2745,14 +2768,15 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
         return
     channel.membership = OUTSIDE
     channel.is_banned = message.command == "474"
-    chat.change(HEADER, channel)
     _refuse_waiting(chat, channel)
     _try_reveal(chat, channel, can_ask=False)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
 def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
-    """Mark what waits for a channel that we are outside of: it will not be sent."""
+    """Show that we are outside of a channel, and mark what waits for it: it will not be sent."""
+    chat.change(HEADER, channel)
+    chat.change(SIDEBAR)
     chat.resolve(channel.folded, False)
     for item in chat.outbox.having(QUEUED):
         if item.folded == channel.folded:
@@ -2778,7 +2802,6 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
         line = chat.describe(message)
         channel.removal = line.text if line is not None else ""
         _refuse_waiting(chat, channel)
-        chat.change(HEADER, channel)
     chat.show(message, channel)
 
 
@@ -2854,6 +2877,10 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
             prefix = "".join(sign for sign in prefixes.values() if sign in kept)
             _set_member(chat, channel, change.arg, member._replace(prefix=prefix))
     chat.show(message, channel)
+    own = channel.members.get(protocol.casefold(chat.nickname))
+    was_operated, channel.is_operated = channel.is_operated, chat.session.is_chanop(own)
+    if channel.is_operated and not was_operated and not chat.is_me(message.nickname):
+        chat.inform(OPERATES % channel.name, channel)
 
 
 def _on_own_mode(chat: Chat, message: Message) -> None:
@@ -2957,7 +2984,7 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 def _on_account(chat: Chat, message: Message) -> None:
     """900 and 901: logged in or out. The host becomes an operator that others can see, too."""
-    chat.session.has_account = message.command == "900"
+    chat.session.account = message.params[2] if message.command == "900" else ""
     is_host = message.params[2] == protocol.HOST_ACCOUNT
     for channel in chat.conversations if is_host else ():
         if channel.kind == CHANNEL and channel.membership == JOINED:
@@ -3006,6 +3033,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
     **dict.fromkeys(["331", "332"], (3, _in_channel(1, _on_topic))),
+    "329": (3, _in_channel(1, _on_creation_time)),
     "401": (2, _on_no_such_user), "353": (2, _in_channel(-2, _on_names)),
     "366": (2, _in_channel(1, _on_end_of_names)),
     **dict.fromkeys(_NOT_JOINED, (2, _in_channel(1, _on_not_joined))),
@@ -3197,6 +3225,8 @@ class Completer:
         self._draft, self.index = (text, cursor), 0
         self._start = max(text.rfind(" ", 0, cursor), text.rfind("\n", 0, cursor)) + 1
         begun = text[self._start : cursor]
+        if _JOIN_DRAFT.match(text[: self._start]):  # the sign may be left out
+            begun = CHANNEL_SIGN + begun.lstrip(CHANNEL_SIGN)
         is_wanted = begun and (not signs or begun[0] in signs)
         self.found = self._suggest(begun, self._start == 0) if is_wanted else []
         return self.found
@@ -3205,7 +3235,8 @@ class Completer:
     def is_whole(self) -> bool:
         """True if the word is what was chosen already."""
         begun = self._draft[0][self._start : self._draft[1]]
-        return protocol.casefold(self.found[self.index].word.strip()) == protocol.casefold(begun)
+        whole = protocol.casefold(self.found[self.index].word.strip())
+        return protocol.casefold(begun) in (whole, whole.lstrip(CHANNEL_SIGN))
 
     def complete(self, text: str, cursor: int, step: int = 1) -> Optional[Tuple[str, int]]:
         """Return text and cursor with the next suggestion, or the chosen one (0); None for none."""
@@ -3237,7 +3268,7 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
     if begun[0] == "/" and is_first:
         found = list(commands(chat))
     elif begun.startswith(CHANNEL_SIGN):
-        found = [Suggestion(c.name + " ") for c in chat.conversations if c.kind == CHANNEL]
+        found = [Suggestion(name + " ", "", topic) for name, _, topic in known_rooms(chat).values()]
     else:
         at = "@" if begun[0] == "@" else ""
         end = ": " if is_first and not at else " "
@@ -3247,13 +3278,21 @@ def _suggest(chat: Chat, begun: str, is_first: bool) -> List[Suggestion]:
     return sorted(found, key=lambda each: protocol.casefold(each.word.strip()) != folded)
 
 
+def known_rooms(chat: Chat) -> Dict[str, Sequence[str]]:
+    """Return name, people and topic of the rooms in view and in the last list, by folded name."""
+    channels = (c for c in chat.conversations if c.kind == CHANNEL)
+    known = [(c.name, str(len(c.members)), c.topic) for c in channels]
+    listed = [message.params[1:4] for message in chat.listing.rows if len(message.params) == 4]
+    return {protocol.casefold(room[0]): room for room in [*known, *listed]}
+
+
 def commands(chat: Chat) -> Iterator[Suggestion]:
     """Yield the commands that the server has and the user may use."""
     allowed = {"kick"} if chat.can_moderate(chat.current) else set()
     for name, verb in protocol.VERBS.items():
         is_allowed = name not in protocol.OPERATOR_VERBS - allowed or chat.session.is_operator
         if is_allowed and _NEEDED.get(name, "") in ("", *chat.session.caps):
-            args = verb.args.replace("PASSWORD", "").strip()  # is asked for where nobody sees it
+            args = re.sub(" ?PASSWORD$", "", verb.args)  # is asked for where nobody sees it
             yield Suggestion("/%s " % name, args, verb.help)
 
 
@@ -3282,6 +3321,7 @@ def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
 _PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
+_JOIN_DRAFT = re.compile(r" */join +\Z", re.IGNORECASE)
 _PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
 _REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
@@ -6040,10 +6080,8 @@ class Transcript:
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
         note = entry.note
         if not note and self.conversation.kind != PRIVATE:
-            seconds = REPLY_TIME  # since the line above, if that is of the same answer
-            if above is not None and above.is_answer:
-                seconds = entry.line.when - above.line.when
-            note = "only you" if entry.is_answer and seconds >= REPLY_TIME else ""
+            is_row = entry.follows(above) and entry.answer.isdigit() and entry.answer < "400"
+            note = "only you" if entry.answer and not is_row else ""
             note = "only you two" if entry.line.kind == PRIVATE else note
         return parts + render(entry, (*styles, tag), self.nickname, note, self._look)
 
@@ -6741,6 +6779,8 @@ class Sidebar:
             if unread:
                 badge = "mention_badge" if conversation.mentions else "badge"
                 row.badge(str(unread) if unread < 100 else "99+", badge)
+            if conversation.is_outside:
+                row.note("not joined")
             row.text(conversation.title, color, "ui_bold" if unread else "ui")
 
         return Row(conversation, conversation.title, paint)
@@ -6850,7 +6890,7 @@ class ChatView:
         self.search_bar = SearchBar(middle, look, self.transcript, self.focus_composer)
         self.search_bar.all_button.configure(command=self.search_all)
         self.composer = Composer(middle, look, self.submit)
-        self.composer.completer = lambda: window.chat.completer
+        self.composer.completer = self._completer
         self.composer.describe = lambda draft: window.chat.describe_draft(draft)
         self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
@@ -6995,6 +7035,12 @@ class ChatView:
             draft = draft[len(before) :]
         self.composer.set(draft if draft.startswith(after) else after + draft)
         self.focus_composer()
+
+    def _completer(self) -> Completer:
+        """Return what completes a draft; the rooms are asked for at the start of /join."""
+        if self.composer.get().lower() == "/join ":
+            self._window.do(self._window.chat.request, "LIST")
+        return self._window.chat.completer
 
     def _on_notice(self, event: "TkEvent") -> None:
         if str(self.composer.notice.cget("cursor")):  # it can be clicked
@@ -7316,26 +7362,21 @@ class Menus:
 
     def open_person(self, name: str, spot: "Spot") -> None:
         """Open the menu of a person."""
-        view = self._window.chat_view
-        if name == self._window.chat.nickname:
+        view, chat = self._window.chat_view, self._window.chat
+        if name == chat.nickname:
             return self.open_own(spot)
+        invite = functools.partial(self._window.do, chat.send_command, "INVITE", name)
+        rooms = [room.name for room in chat.invitable(name)]
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
-            *self._invitations(name),
+            *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
             *self._moderation(name),
         ]
         return self._open(entries, spot)
-
-    def _invitations(self, name: str) -> List[Any]:
-        """Return the entries to invite a person to rooms."""
-        do, chat = self._window.do, self._window.chat
-        invite = functools.partial(do, chat.send_command, "INVITE", name)
-        rooms = [room.name for room in chat.invitable(name)]
-        return [("Invite to %s" % room, functools.partial(invite, room)) for room in rooms]
 
     def _moderation(self, name: str) -> List[Any]:
         """Return the entries that tell if a person is an operator, and those of moderation."""
@@ -7374,6 +7415,9 @@ class Menus:
             mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
             entries.append((mark + words, action))
+        if conversation in chat.invitable(""):
+            invite = functools.partial(self._window.questions.invite, conversation)
+            entries += [None, ("Invite someone…", invite)]
         if conversation is chat.current and chat.can_set_topic(conversation):
             entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
@@ -7384,9 +7428,9 @@ class Menus:
             action = functools.partial(do, chat.toggle_joins, conversation)
             entries += [None, (mark + "Hide joins and leaves", action)]
         if conversation.kind != CONSOLE:
-            words = "Leave %s" if conversation.kind == CHANNEL else "Close %s"
-            action = functools.partial(do, chat.leave, conversation)
-            entries += [None, (words % conversation.name, action)]
+            verb = "Leave " if conversation.kind == CHANNEL else "Close "
+            words = "Remove from the list" if conversation.is_outside else verb + conversation.name
+            entries += [None, (words, functools.partial(do, chat.leave, conversation))]
         self._open(entries, spot)
 
     def _rules(self, room: Conversation) -> List[Any]:
@@ -7419,17 +7463,15 @@ class Menus:
 
     def _own_entries(self) -> List[Any]:
         view, chat = self._window.chat_view, self._window.chat
-        words, line = (
-            ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
-        )
-        register = ("Register this name…", lambda: view.composer.begin("/register "))
-        return [
-            (words, lambda: view.submit(line)),
+        away = ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
+        entries = [
+            (away[0], lambda: view.submit(away[1])),
             ("Another name…", lambda: view.composer.begin("/nick ")),
             None,
-            *([] if chat.session.has_account else [register]),
+            ("Register this name…", lambda: view.composer.begin("/register ")),
             ("Log in…", lambda: view.composer.begin("/login %s " % chat.nickname)),
         ]
+        return entries[:2] if chat.session.account else entries
 
     def open_main(self, spot: "Optional[Spot]" = None) -> None:
         """Open the menu at the network's name: the server, and the program."""
@@ -7474,7 +7516,7 @@ class Menus:
     def open_text(self, event: "TkEvent") -> None:
         """Open the menu of the text in a widget, and of the link at the mouse."""
         widget: Any = event.widget
-        view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
+        view, entry = self._window.chat_view, None  # type: ChatView, Optional[Entry]
         spot, links = event, []  # type: Spot, List[str]
         widget.focus_set()
         edits = ["Cut", "Copy", "Paste", "Select all"]
@@ -7488,27 +7530,20 @@ class Menus:
                 links, spot = links_of(entry), view.transcript
                 if not widget.tag_ranges("sel"):  # for Copy
                     widget.tag_add("sel", "cursor.first", "cursor.last - 1 char")
-            entries = (
-                self._line_entries(entry, links[:MAX_OFFERED], spot) if entry is not None else []
-            )
+        entries: List[Any] = []
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
             entries.append((words, functools.partial(widget.event_generate, name)))
+        if entry is not None:
+            entries = self._line_entries(entry, links[:MAX_OFFERED], spot, entries)
         self._open(entries, spot)
 
-    def _line_entries(self, entry: Entry, links: Sequence[str], spot: "Spot") -> List[Any]:
-        """Return the menu's entries for a line of the transcript, and links in it."""
+    def _line_entries(
+        self, entry: Entry, links: Sequence[str], spot: "Spot", edits: Sequence[Any]
+    ) -> List[Any]:
+        """Return the entries for a line of the transcript: itself, then links and rooms in it."""
         window, view, chat = self._window, self._window.chat_view, self._window.chat
         entries: List[Any] = []
-        for link in links:
-            entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
-            copy = functools.partial(copy_text, window.root, link)
-            entries.append(("Copy the link", copy))
-        for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
-            known = chat.conversation_named(room)
-            if known is not chat.current:
-                words = "Go to %s" if known else "Join %s…"
-                entries.append((words % room[:60], functools.partial(view.visit, room)))
         if entry.delivery in FAILED:
             entries.append(("Try again", functools.partial(window.do, chat.retry, entry)))
             entries.append(("Edit", functools.partial(view.edit, entry)))
@@ -7516,10 +7551,19 @@ class Menus:
         elif chat.can_reply(entry):
             words = "Reply" if chat.reply_conversation(entry) is chat.current else "Reply privately"
             entries.append((words, functools.partial(view.reply, entry)))
+        entries += [*edits, None]
+        for link in links:
+            entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
+            entries.append(("Copy the link", functools.partial(copy_text, window.root, link)))
+        for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
+            known = chat.conversation_named(room)
+            if known is not chat.current:
+                words = "Go to %s" if known else "Join %s…"
+                entries.append((words % room[:60], functools.partial(view.visit, room)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
             entries.append(("More for %s…" % entry.line.nickname, more))
-        return [*entries, None] if entries else []
+        return entries[: None if entries[-1] else -1]
 
     def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
         """Open a menu of (words, action) or (words, action, key), None between two groups.
@@ -7569,7 +7613,7 @@ class Menus:
 MODERATION = {
     "KICK": ("Remove {0} from {1}", "{0} can come back at once."),
     "MODE": ("Ban {0} from {1}", "{0} is removed from this room, until you lift it."),
-    "+o": ("Make {0} an operator of {1}", "{0} may then remove and ban others there, and you."),
+    "+o": ("Make {0} an operator of {1}", "{0} may then remove and ban others there, {you}."),
     "-o": ("Make {0} an ordinary member of {1}", "{0} may then remove or ban no one there."),
     "MUTE": ("Mute {0}", "{0} can read on, but not write."),
     "KILL": ("Remove {0} from the chat", "{0} can come back at once."),
@@ -7611,6 +7655,15 @@ class Questions:
         rows = functools.partial(offer_names, chat, signs)
         self._open_sheet(title, "", rows, choose, hint).fill(text)
 
+    def invite(self, room: Conversation) -> None:
+        """Ask whom to invite to a room: those who are not there."""
+        rows = functools.partial(offer_names, self._window.chat, "@", room=room)
+        do, chat = self._window.do, self._window.chat
+        choose = lambda name: do(chat.send_command, "INVITE", name, room.name)  # noqa: E731
+        self._open_sheet(
+            "Invite to " + room.name, "", rows, choose, "Find a person, or type a name"
+        )
+
     def search(self) -> None:
         """Show the results of a search in all conversations, below a field for other words."""
         window, sheet = self._window, self._results
@@ -7640,7 +7693,8 @@ class Questions:
     def moderate(self, command: str, name: str) -> None:
         """Ask if, or for how long, a person is removed, muted or banned."""
         chat, room = self._window.chat, self._window.chat.current.name
-        title, text = (words.format(name, room) for words in MODERATION[command])
+        you = "but not you" if chat.session.is_operator else "and you"  # of the whole server
+        title, text = (words.format(name, room, you=you) for words in MODERATION[command])
         hint = "" if command in ("+o", "-o") else "Reason, if you want to give one"
 
         def choose(commands: Tuple[Tuple[str, ...], ...]) -> None:
@@ -7664,7 +7718,8 @@ class Questions:
             return [text_row(None, rule if words else "Type a password")]
 
         choose = lambda mode: self._window.do(chat.send_command, *mode)  # noqa: E731
-        text = "Whoever joins has to type it." + (" Clear the field to remove it." if key else "")
+        text = "Those who join have to type it, unless an operator has invited them."
+        text += " Clear the field to remove it." if key else ""
         self._open_sheet("Password of " + room.name, text, rows, choose, "The password").fill(key)
 
     def lift(self, *params: str) -> None:
@@ -7705,11 +7760,11 @@ class Questions:
         if pin:
             text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
-            text += "\n\nThe fingerprint. "
+            text += "\n\nTo be sure that nobody listens in, "
             if self._window.hosting.is_server_local:
-                text += "The others must see this same fingerprint."
+                text += "let the others check that they see this same fingerprint."
             else:
-                text += "Compare it aloud with the one that the host sees."
+                text += "ask the host to read out theirs: it must be this same fingerprint."
             digest = protocol.format_fingerprint(pin)
             for half in (digest[:39], digest[40:]):
                 rows.append(
@@ -7858,27 +7913,24 @@ def lifting_row(message: Message) -> Row:
     return text_row(("UNBAN", target[0]) if target else None, text)
 
 
-def offer_names(chat: Chat, signs: str, text: str) -> List[Row]:
-    """Return rows for the rooms ("#") and people ("@") with `text`, then for new ones."""
+def offer_names(chat: Chat, signs: str, text: str, room: Any = None) -> List[Row]:
+    """List rooms ("#") and people ("@", not in `room`) with `text`, and for new ones."""
     name = text.lstrip("#@").replace(" ", "-")
     folded, rows = protocol.casefold(text.lstrip("#@")), []  # type: str, List[Row]
-    known = [
-        (c.name, str(len(c.members)), c.topic) for c in chat.conversations if c.kind == CHANNEL
-    ]
-    listed = [message.params[1:4] for message in chat.listing.rows if len(message.params) == 4]
-    rooms = {protocol.casefold(room[0]): room for room in [*known, *listed]}
+    rooms = known_rooms(chat)
     if "#" in signs:
         found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
         found.sort(key=lambda room: -int(room[1][:9]) if room[1].isdecimal() else 0)
         joined = {c.folded for c in chat.conversations if not c.is_outside}
         rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
     if "@" in signs:
-        names = nicknames(chat, "", MAX_MEMBERS)
+        names, present = nicknames(chat, "", MAX_MEMBERS), room.members if room else ()
+        names = [who for who in names if protocol.casefold(who) not in present]
         rows += [text_row(who, who, sign="@") for who in names if folded in protocol.casefold(who)]
     rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
     taken = [protocol.casefold(row.key) for row in rows]
     if name and "@" in signs and protocol.casefold(name) not in taken:
-        rows.append(text_row(name, "Write to " + name, sign="+"))
+        rows.append(text_row(name, ("Invite " if room else "Write to ") + name, sign="+"))
     if name and "#" in signs and protocol.casefold("#" + name) not in rooms:
         rows.append(text_row("#" + name, "Make a new room, #%s" % name, sign="+"))
     return rows or [text_row(None, "Write a name")]

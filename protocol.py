@@ -250,6 +250,12 @@ def truncate(text: str, size: int) -> str:
     return text.encode("utf-8")[:size].decode("utf-8", "ignore")
 
 
+def shorten(text: str, size: int) -> str:
+    """Return a text of at most `size` bytes in UTF-8, with "…" if its end is cut."""
+    is_long = len(text.encode("utf-8")) > size
+    return truncate(text, size - len("…".encode("utf-8"))) + "…" if is_long else text
+
+
 def split_text(text: str, source: str, command: str, target: str) -> List[str]:
     """Split `text` into pieces that each fit into a message, `source` included.
 
@@ -1007,7 +1013,7 @@ _TEXTS: Dict[str, str] = {
     "471": "{1} is full. Try again later.",
     "473": "{1} is open to invited users only. Ask a member to invite you.",
     "474": "You are banned from {1}. Its operators can lift that.",
-    "475": "{1} has a key. Type /join {1} KEY",
+    "475": "{1} has a password. Type /join {1} PASSWORD",
     "477": "{1} is open to users with an account only. Type /register PASSWORD to make one.",
     "481": "Only operators may do that. If you are one, log in with /login USERNAME",
     "482": "Only operators of {1} may do that.",
@@ -1072,8 +1078,8 @@ _MODE_TEXTS: Dict[str, str] = {
     "-v": "took {1}'s voice in {0}",
     "+b": "banned {1} from {0}",
     "-b": "lifted the ban of {1} from {0}",
-    "+k": "set a key to {0}",  # the key itself is for members alone
-    "-k": "removed the key to {0}",
+    "+k": "set a password for {0}",  # the password itself is for members alone
+    "-k": "removed the password of {0}",
     "+l": "limited {0} to {1} people",
     "-l": "removed the limit of {0}",
     "+i": "closed {0} to those who are not invited",
@@ -1143,12 +1149,12 @@ VERBS: Dict[str, Verb] = {
     "history": Verb("[LINES]", "see earlier messages", "CHATHISTORY LATEST HERE * LINES"),
     "search": Verb("WORDS", "find messages in all your rooms and private conversations"),
     "rooms": Verb("", "see which rooms there are", "LIST"),
-    "join": Verb("ROOM [KEY]", "join a room, or make one", "JOIN ROOM KEY"),
+    "join": Verb("ROOM [PASSWORD]", "join a room, or make one", "JOIN ROOM PASSWORD"),
     "leave": Verb("[REASON]", "leave the room", "PART HERE REASON"),
     "topic": Verb("[TOPIC]", "see or set the topic of the room", "TOPIC CHANNEL TOPIC"),
     "invite": Verb("USERNAME", "invite a user to the room", "INVITE USERNAME CHANNEL"),
     "mode": Verb(
-        "MODES [ARGUMENT]", "change a rule of the room: /mode +t", "MODE CHANNEL MODES ARGUMENT"
+        "MODES [ARGUMENTS]", "change rules of the room: /mode +t", "MODE CHANNEL MODES ARGUMENTS"
     ),
     "nick": Verb("USERNAME", "change your username", "NICK USERNAME"),
     "away": Verb("[REASON]", "mark yourself as away; without a reason, as back", "AWAY REASON"),
@@ -1253,6 +1259,8 @@ def compose(typed: Input, channel: str, source: str, correspondent: str = "") ->
     command, *words = row.wire.split()
     # A word that is no argument's name stands for itself.
     params = [values.get(word, word) for word in words if word in values or word not in names]
+    if verb == "mode":
+        params[2:] = _mode_args(*args)
     return [fit(Message(command, tuple(params)))]
 
 
@@ -1271,6 +1279,15 @@ def _check_input(typed: Input, names: List[str], channel: str, correspondent: st
         raise InputError("A password has at most %d bytes." % MAX_PASSWORD)
     if verb == "register" and password_error(args[0]):
         raise InputError(password_error(args[0]))
+
+
+def _mode_args(modes: str, words: str = "") -> List[str]:
+    """Return the arguments of modes, each of which takes one at most."""
+    letters = [letter for letter in modes if letter not in "+-"]
+    args, most = words.split(), sum(CHANNEL_MODES.get(letter) != "flag" for letter in letters)
+    if len(args) > most:
+        raise InputError("Usage: /mode %s" % VERBS["mode"].args)
+    return args
 
 
 def _wire_args(typed: Input) -> Tuple[str, ...]:

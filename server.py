@@ -161,6 +161,7 @@ MAX_CHANNELS = 50  # channels of a client
 MAX_WATCHES = 100  # nicknames in MONITOR
 MAX_SASL = 4096  # characters of base64 in all chunks of an AUTHENTICATE
 MAX_LABEL = 64  # bytes; a longer label is ignored (labeled-response)
+NOTE_BYTES = 100  # at most, of the NOTE about a mute beside its text and nickname
 MAX_REASON = 200  # characters of an away message, and of the reason for a kick or a ban
 MAX_REALNAME = 100  # characters
 MAX_CONDITIONS = 20  # of a LIST
@@ -954,7 +955,7 @@ class Channel:
             old, self.key = self.key, ""
             return change._replace(arg="*") if old else None
         if not protocol.is_key(change.arg):
-            raise ReplyError("696", self.name, "k", "*", "A key has no spaces and no commas")
+            raise ReplyError("696", self.name, "k", "*", "A password has no spaces and no commas")
         self.key = change.arg
         return change
 
@@ -4629,6 +4630,9 @@ def mute_note(client: Client) -> Tuple[str, ...]:
     if mute is None:
         return "UNBAN", "LIFTED", client.nickname, "You may write again."
     text = "You are %s. You can still read, and write privately to an operator."
+    frame = client.nickname + text % mute._replace(reason="").describe(now, mute.by)
+    size = protocol.MAX_MESSAGE - NOTE_BYTES - len(frame.encode("utf-8"))
+    mute = mute._replace(reason=protocol.shorten(mute.reason, size))
     text %= mute.describe(now, mute.by).rstrip(".")
     seconds = str(int(mute.until - now) + 1 if mute.until else 0)
     return "MUTE", "MUTED", client.nickname, seconds, text

@@ -2520,6 +2520,8 @@ def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
         (":hub 401 alice zed :No such nick", True),
         ("FAIL REGISTER WEAK_PASSWORD alice :A password has at least 8 characters", True),
         (":hub NOTICE alice :bob is muted (10 minutes).", True),
+        (":hub NOTE BAN DONE bob 600 :bob is banned (10 minutes).", True),
+        (":hub REGISTER SUCCESS alice :alice is now yours alone.", True),
         (":hub NOTICE * :The server ends at five.", False),
         (":hub 332 alice #lobby :Tests on Monday", False),
         (":bob!b@h TOPIC #lobby :Tests on Monday", False),
@@ -2529,9 +2531,9 @@ def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
 )
 def test_answer_to_this_user_alone_is_known(alice, line, is_answer):
     alice.hear(line)
-    assert alice.chat.current.entries[-1].is_answer == is_answer
+    assert bool(alice.chat.current.entries[-1].answer) == is_answer
     alice.type("/foo")
-    assert alice.chat.current.entries[-1].is_answer
+    assert alice.chat.current.entries[-1].answer
 
 
 # Lists that a sheet shows
@@ -2628,3 +2630,102 @@ def test_text_is_shown_once(text):
     look = types.SimpleNamespace(encode=lambda part: part, shades=client.Shades())
     parts = client.render(client.Entry(1, line), (), "alice", "", look)
     assert "".join(parts[::2]).endswith("[bob]: %s\n" % text)
+
+
+# Operators of a channel, and new channels
+
+
+OPERATES = "[SYSTEM]: " + client.OPERATES
+JOIN_TEA = [":alice!a@h JOIN #tea", ":hub 353 alice = #tea :%salice", ":hub 366 alice #tea :End"]
+
+
+def enter(alice, sign="", *more):
+    """Enter #tea, with a sign before the nickname; return what is shown."""
+    alice.type("/join #tea")
+    joined = [line % sign if "%s" in line else line for line in JOIN_TEA]
+    return alice.hear(*joined, *more, ":hub 324 alice #tea +nt")
+
+
+@pytest.mark.parametrize(
+    ("sign", "lines", "times"),
+    [
+        ("@", [], 1),
+        ("", [], 0),
+        ("+", [], 0),
+        ("", [":bob!b@h MODE #tea +o alice"], 1),
+        ("", [":hub MODE #tea +o alice"], 1),
+        ("@", [":bob!b@h MODE #tea +v alice", ":hub 324 alice #tea +nt"], 1),
+        ("@", [":bob!b@h MODE #tea -o alice", ":bob!b@h MODE #tea +o alice"], 2),
+        ("", [":alice!a@h MODE #tea +o alice"], 0),  # who does it knows it
+        ("", [":alice!a@h MODE #tea +o bob"], 0),
+    ],
+)
+def test_user_who_becomes_an_operator_is_told_what_that_gives(alice, sign, lines, times):
+    assert (enter(alice, sign) + alice.hear(*lines)).count(OPERATES % "#tea") == times
+
+
+def test_operator_is_not_told_again_after_a_reconnect(alice):
+    assert OPERATES % "#tea" in enter(alice, "@")
+    alice.lose()
+    alice.join()
+    rejoined = [line % "@" if "%s" in line else line for line in JOIN_TEA]
+    assert OPERATES % "#tea" not in alice.hear(*rejoined, ":hub 324 alice #tea +nt")
+
+
+@pytest.mark.parametrize(
+    ("age", "others", "is_made"),
+    [(0, "", True), (-1, "", True), (3600, "", False), (0, " bob", False)],
+)
+def test_channel_that_a_join_has_made_is_told_from_others(alice, age, others, is_made):
+    created = ":hub 329 alice #tea %d" % (NOW - age)
+    alice.type("/join #tea")
+    joined = [line % "@" + others if "%s" in line else line for line in JOIN_TEA]
+    shown = alice.hear(*joined, ":hub 324 alice #tea +nt", created, created)
+    made = "[SYSTEM]: You made #tea. Nobody else is here yet."
+    assert shown.count(made) == is_made
+
+
+def test_channel_that_the_server_chose_is_not_called_the_user_s(alice):
+    joined = [line % "@" if "%s" in line else line for line in JOIN_TEA]
+    assert "You made" not in str(alice.hear(*joined, ":hub 329 alice #tea %d" % NOW))
+
+
+@pytest.mark.parametrize("number", ["", "x", "9" * 400, "-1", "²"])
+def test_creation_time_that_is_none_does_no_harm(alice, number):
+    enter(alice, "@")
+    alice.hear(":hub 329 alice #tea :" + number)
+    assert alice.type("hello") == ["<[alice]: hello>"]
+
+
+@pytest.mark.parametrize(
+    ("caps", "lines", "is_shown"),
+    [
+        ("", [], False),  # a server without our rule
+        (client.RESUME_CAP, [], True),
+        (client.RESUME_CAP, [":hub 900 alice alice!a@h alice :In"], False),
+        (client.RESUME_CAP, [":hub 900 alice alice!a@h ALICE :In"], False),
+        (client.RESUME_CAP, [":alice!a@h JOIN #tea alice :Alice"], False),
+        (client.RESUME_CAP, [":alice!a@h JOIN #tea * :Alice"], True),
+        (client.RESUME_CAP, [":hub 900 alice alice!a@h bob :In"], True),  # of another name
+        (client.RESUME_CAP, [":hub 900 alice alice!a@h alice :", ":hub 901 alice a :"], True),
+    ],
+)
+def test_rule_of_private_messages_is_shown_to_those_for_whom_it_holds(caps, lines, is_shown):
+    alice = User(caps).join()
+    alice.hear(*lines)
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    assert (client.PRIVATE_RULE in alice.chat.empty_text) == is_shown
+
+
+@pytest.mark.parametrize(
+    ("lines", "count"),
+    [
+        ([":hub 482 alice #lobby :You're not channel operator"] * 2, 1),
+        ([":hub 484 alice bob #lobby :bob is an operator of the server"] * 2, 1),
+        ([":hub FAIL BAN INVALID_TARGET :You cannot ban yourself."] * 2, 1),
+        ([":hub 401 alice zed :No such nick", ":hub 401 alice yan :No such nick"], 2),
+        ([":bob!b@h PRIVMSG #lobby :hi"] * 2, 2),
+    ],
+)
+def test_refusal_of_two_commands_at_once_is_said_once(alice, lines, count):
+    assert len(alice.hear(*lines)) == count

@@ -1,5 +1,6 @@
 """protocol.py: what users see of messages, and what they type into the chat box."""
 
+import re
 import time
 
 import pytest
@@ -90,8 +91,8 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":alice!a@h MODE #tea +b bob!*@*", "alice banned bob from #tea"),
         (":alice!a@h MODE #tea -b *!*@192.0.2.7", "alice lifted the ban of 192.0.2.7 from #tea"),
         (":alice!a@h MODE #tea +b *!*@*", "alice banned * from #tea"),
-        (":alice!a@h MODE #tea +k sesame", "alice set a key to #tea"),
-        (":alice!a@h MODE #tea -k sesame", "alice removed the key to #tea"),
+        (":alice!a@h MODE #tea +k sesame", "alice set a password for #tea"),
+        (":alice!a@h MODE #tea -k sesame", "alice removed the password of #tea"),
         (":alice!a@h MODE #tea +l 20", "alice limited #tea to 20 people"),
         (":srv MODE #tea +m", "The server let only operators and those with a voice write in #tea"),
         (":alice!a@h MODE #tea +z", "alice set the mode +z of #tea"),
@@ -145,7 +146,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
             "#tea is open to invited users only. Ask a member to invite you.",
         ),
         (":srv 474 me #tea :Cannot join", "You are banned from #tea. Its operators can lift that."),
-        (":srv 475 me #tea :Cannot join", "#tea has a key. Type /join #tea KEY"),
+        (":srv 475 me #tea :Cannot join", "#tea has a password. Type /join #tea PASSWORD"),
         (
             ":srv 477 me #tea :Need an account",
             "#tea is open to users with an account only. Type /register PASSWORD to make one.",
@@ -373,7 +374,7 @@ NO_ROOM = "You are not in a room. Join one with /join ROOM, or write to one pers
         ("/me", "Usage: /me ACTION"),
         ("/nick", "Usage: /nick USERNAME"),
         ("/reply", "Usage: /reply MESSAGE"),
-        ("/join", "Usage: /join ROOM [KEY]"),
+        ("/join", "Usage: /join ROOM [PASSWORD]"),
         ("/register", "Usage: /register PASSWORD"),
         ("/login alice", "Usage: /login USERNAME PASSWORD"),
         ("/ban", "Usage: /ban TARGET [DURATION] [REASON]"),
@@ -485,3 +486,52 @@ def test_plain_text_has_no_verbs_of_the_client(verb):
     with pytest.raises(InputError, match="Unknown command: /%s" % verb):
         protocol.parse_input("/%s bob" % verb, PLAIN_VERBS)
     assert set(VERBS) - set(PLAIN_VERBS) == CLIENT_VERBS
+
+
+def test_users_read_of_passwords_and_not_of_keys():
+    """In all that is shown; on the wire, IRC calls the password of a room its key."""
+    shown = [protocol._TEXTS, protocol._MODE_TEXTS, protocol._OWN_MODE_TEXTS]
+    texts = [text for texts in shown for text in texts.values()]
+    texts += protocol.help_lines()
+    assert not [text for text in texts if re.search(r"\bkey\b", text, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "params"),
+    [
+        ("+o bob", ("+o", "bob")),
+        ("+oo bob  carol", ("+oo", "bob", "carol")),
+        ("+o-v+k bob carol sesame", ("+o-v+k", "bob", "carol", "sesame")),
+        ("+to bob", ("+to", "bob")),
+        ("+t", ("+t",)),
+        ("b", ("b",)),
+        ("+q bob", ("+q", "bob")),  # of another server
+    ],
+)
+def test_each_mode_has_an_argument_of_its_own(typed, params):
+    (message,) = protocol.compose(protocol.parse_input("/mode " + typed), "#tea", "me!m@h")
+    assert message == Message("MODE", ("#tea", *params))
+
+
+@pytest.mark.parametrize("typed", ["+k open sesame", "+t bob", "+tk open sesame", "+o bob carol"])
+def test_more_arguments_than_modes_are_refused(typed):
+    """Half of a password with a space would be set, and nobody would know."""
+    with pytest.raises(protocol.InputError, match=r"Usage: /mode MODES \[ARGUMENTS\]"):
+        protocol.compose(protocol.parse_input("/mode " + typed), "#tea", "me!m@h")
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"),
+    [
+        ("tea", 3, "tea"),
+        ("teas", 4, "teas"),
+        ("teapot", 5, "te…"),
+        ("чай", 6, "чай"),
+        ("чайник", 11, "чайн…"),
+        ("чайник", 10, "чай…"),  # not within a character
+        ("茶茶茶", 8, "茶…"),
+        ("🫖🫖", 7, "🫖…"),
+    ],
+)
+def test_text_is_shortened_between_characters(text, size, shown):
+    assert protocol.shorten(text, size) == shown

@@ -465,16 +465,16 @@ def test_registering_is_not_offered_to_those_who_are_logged_in(desktop, open_roo
     alice.open_menu()
     assert {"Register this name…", "Log in…"} <= set(alice.menu)
     alice.window.do(alice.window.chat.submit, "/register s3cret-word")
-    desktop.pump(lambda: alice.window.chat.session.has_account)
+    desktop.pump(lambda: alice.window.chat.session.account == "alice")
     alice.open_menu()
-    assert "Register this name…" not in alice.menu
+    assert not {"Register this name…", "Log in…"}.intersection(alice.menu)
     alice.close()
     again = desktop.open(room.server.port, "alice", at_once=True)
     again.wait_for_question(client.PASSWORD)
     again.connect(password="s3cret-word")
     again.sees("[SERVER]: alice joined the chat")
     again.open_menu()
-    assert "Register this name…" not in again.menu
+    assert not {"Register this name…", "Log in…"}.intersection(again.menu)
 
 
 def test_nobody_takes_the_name_of_the_host_s_account(room):
@@ -545,3 +545,46 @@ def test_own_server_is_known_by_its_address(desktop, hosts, fake, bound, own, ot
     status.thread.join(TIMEOUT)
     assert status.poll()
     assert [address for address in own + others if status.is_at(address)] == own
+
+
+@pytest.mark.parametrize("letter", ["n", "ч", "茶", "🫖"])
+@pytest.mark.parametrize("nickname", ["carol", "茶" * 32])
+def test_long_reason_leaves_the_rest_of_a_mute_whole(teacher, desktop, room, letter, nickname):
+    """In every script: its end is cut, between two characters."""
+    carol = room.irc(nickname, "standard-replies")
+    teacher.say("/mute %s 10m %s" % (nickname, letter * 200))
+    teacher.sees("[SERVER]: %s is muted (10 minutes)." % nickname)
+    (line,) = [text for text in carol.heard() if " MUTE MUTED " in text]
+    start, end = "You are muted for 10 minutes, by alice: ", "." + STILL
+    reason = line[line.index(start) + len(start) : -len(end)]
+    assert line.endswith(end) and len(line.encode()) <= protocol.MAX_MESSAGE - 2
+    assert reason == letter * 200 or reason.strip(letter) == "…"
+    assert len(reason.encode()) > 120  # no more is cut than needed
+
+
+@pytest.mark.parametrize("is_operator", [True, False])
+def test_operator_of_a_room_is_told_who_may_be_removed_by_another(desktop, room, is_operator):
+    """An operator of the server may be removed by no one of them."""
+    alice, bob = desktop.join(room.server.port, "alice"), room.irc("bob")
+    if is_operator:
+        alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
+    alice.say("/join club")
+    alice.sees("[SERVER]: alice joined #club")
+    bob.send("JOIN #club")
+    desktop.pump(lambda: alice.window.chat.session.is_operator == is_operator)
+    desktop.pump(lambda: "bob" in alice.people)
+    person_menu(alice, "bob")
+    alice.choose("Make operator of #club…")
+    words = "bob may then remove and ban others there, "
+    words += "but not you." if is_operator else "and you."
+    assert words in texts_of(alice.sheet.frame)
+    choose_row(alice, "Make bob an operator of #club")
+    bob.expect("MODE #club +o :bob")
+    bob.send("KICK #club alice")
+    assert ("484" in str(bob.heard())) == is_operator
+
+
+def texts_of(widget):
+    """Return the texts of all labels in a widget."""
+    found = [str(widget.cget("text"))] if widget.winfo_class() == "TLabel" else []
+    return found + [text for child in widget.winfo_children() for text in texts_of(child)]

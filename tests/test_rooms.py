@@ -137,7 +137,7 @@ def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room,
         alice.press(key)
 
     open_menu()
-    assert alice.menu[:3] == ["Join #maths…", "Reply", "More for bob…"]
+    assert alice.menu == ["Reply", "Copy", "Select all", "Join #maths…", "More for bob…"]
     alice.choose("Join #maths…")
     desktop.pump(lambda: alice.sheet is not None and rows(alice) == ["maths"])
     alice.press("Return", alice.sheet.field.text)
@@ -153,7 +153,7 @@ def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room,
     alice.say("#maths")
     alice.sees("[alice]: #maths")
     open_menu()
-    assert alice.menu[:3] == ["Go to #maths", "Reply", "Copy"]
+    assert alice.menu == ["Reply", "Copy", "Select all", "Go to #maths"]
     alice.text.event_generate("<Button-3>", x=90, y=alice.y_of("see #maths") + 5)
     assert "Go to #maths" in alice.menu
     alice.choose("More for bob…")  # no line is chosen there
@@ -161,7 +161,7 @@ def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room,
     alice.say(" ".join("#r%d" % number for number in range(20)))
     alice.sees("[alice]: " + " ".join("#r%d" % number for number in range(20)))
     open_menu()
-    assert alice.menu.index("Reply") == 8
+    assert alice.menu[0] == "Reply" and len(alice.menu) == 3 + client.MAX_OFFERED
 
 
 @pytest.mark.parametrize("way", ["click", "menu", "keyboard"])
@@ -325,13 +325,13 @@ def test_password_of_a_room_is_set_and_removed_in_a_sheet(club, desktop):
     club.sheet.field.set("sesame")
     desktop.pump(lambda: rows(club) == ["Set the password"])
     club.press("Return")
-    club.sees("[SERVER]: alice set a key to #club")
+    club.sees("[SERVER]: alice set a password for #club")
     choose_in_room_menu(club, "✓ Password…")
     assert club.sheet.words == "sesame"
     club.sheet.field.set("")
     desktop.pump(lambda: rows(club) == ["Remove the password"])
     club.press("Return")
-    club.sees("[SERVER]: alice removed the key to #club")
+    club.sees("[SERVER]: alice removed the password of #club")
     assert "Password…" in choose_in_room_menu(club)
 
 
@@ -393,9 +393,86 @@ def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
     desktop.pump(lambda: "bob" in again.window.chat.conversation_named("#maths").members)
     assert again.window.chat.current.name == "#lobby"
     again.press("Alt-Key-3", again.box)
-    assert "#secrets has a key" in again.lines[-1]
+    assert "#secrets has a password" in again.lines[-1]
     again.press("Alt-Key-2", again.box)
     again.sees("[SERVER]: alice joined #maths")
     again.close()
     last = desktop.join(room.server.port, "alice")
     assert last.conversations == ["#lobby", "#maths"]
+
+
+def test_person_is_invited_from_the_menu_of_the_room(club, desktop, room):
+    """The sheet offers those who are not there, and any other name."""
+    room.bob.send("JOIN #club")
+    desktop.pump(lambda: "bob" in club.people)
+    choose_in_room_menu(club, "Invite someone…")
+    assert rows(club) == ["carol"]
+    club.sheet.field.set("dave")
+    desktop.pump(lambda: rows(club) == ["Invite dave"])
+    club.sheet.field.set("ca")
+    desktop.pump(lambda: rows(club) == ["carol", "Invite ca"])
+    club.press("Return")
+    club.sees("[SERVER]: You invited carol to #club")
+    room.bob.send("JOIN #maths", "MODE #maths +i")
+    club.chat_view.open("#maths")
+    desktop.pump(lambda: "Password…" not in choose_in_room_menu(club))
+    assert "Invite someone…" not in choose_in_room_menu(club)  # only its operators may
+    club.chat_view.open("bob")
+    assert "Invite someone…" not in choose_in_room_menu(club)
+
+
+def test_room_that_does_not_exist_is_said_to_be_new(alice, desktop):
+    """And which one may have been meant, as the server lists them at the start of /join."""
+    alice.box.focus_force()
+    alice.type("/join ")
+    desktop.pump(lambda: alice.window.chat.listing.is_done)
+    alice.type("math")
+    desktop.pump(lambda: alice.suggested == ["<#maths>"])
+    alice.type("<Escape>", "<Return>")
+    alice.sees("[SYSTEM]: You made #math. Nobody else is here yet. Did you mean #maths?")
+    assert [line for line in alice.lines if "operator of #math now" in line]
+    alice.window.do(alice.window.chat.send_command, "MODE", "#math")
+    alice.say("/join #other")
+    alice.sees("[SYSTEM]: You made #other. Nobody else is here yet.")
+    for name in ("#maths", "#math"):  # they exist
+        alice.say("/join " + name)
+        desktop.pump(lambda name=name: alice.window.chat.current.name == name)
+    assert sum("You made" in line for line in alice.lines) == 1
+
+
+def test_rooms_of_the_server_are_suggested_without_their_sign(alice, desktop):
+    alice.box.focus_force()
+    alice.type("/join ")
+    desktop.pump(lambda: alice.window.chat.listing.is_done)
+    alice.type("s")
+    desktop.pump(lambda: alice.suggested == ["<#secrets>"])
+    alice.type("<Return>")
+    assert alice.draft == "/join #secrets " and alice.suggested == []
+    alice.type("<Return>")
+    alice.sees("[SERVER]: alice joined #secrets")
+
+
+@pytest.mark.parametrize(
+    ("mode", "typed", "refusal"),
+    [
+        ("+i", "", "#maths is open to invited users only. Ask a member to invite you."),
+        ("+l 1", "", "#maths is full. Try again later."),
+        ("+b *!*@*", "", "You are banned from #maths. Its operators can lift that."),
+        ("+k sesame", " wrong", "#maths has a password. Type /join #maths PASSWORD"),
+    ],
+)
+def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, typed, refusal):
+    room.bob.send("MODE #maths " + mode)
+    room.bob.heard()
+    alice.say("/join maths" + typed)
+    alice.sees("[SERVER]: " + refusal)
+    sidebar = alice.chat_view.sidebar.list
+    desktop.pump(lambda: alice.drawn(sidebar).count("not joined") == 1)
+    assert choose_in_room_menu(alice)[-1] == "Remove from the list"
+    alice.chat_view.buttons["more"].invoke()
+    alice.choose("Remove from the list")
+    assert alice.conversations == ["#lobby"]
+    alice.say("/join secrets")
+    alice.sees("[SERVER]: alice joined #secrets")
+    assert "not joined" not in alice.drawn(sidebar)
+    assert choose_in_room_menu(alice)[-1] == "Leave #secrets"

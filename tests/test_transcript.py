@@ -680,6 +680,22 @@ def test_answers_say_that_only_the_user_sees_them(alice, desktop, hub):
     assert alice.lines[-1] == words
 
 
+def test_each_of_two_answers_at_once_says_that_only_the_user_sees_it(alice, hub):
+    """Unlike the rows of a list."""
+    hub.send(
+        ":hub NOTE BAN DONE bob 600 :bob is banned (10 minutes).",
+        ":hub REGISTER SUCCESS alice :alice is now yours alone.",
+        ":hub 401 alice zed :No such nick",
+        ":hub 401 alice yan :No such nick",
+    )
+    alice.sees("[SERVER]: No such user: yan")
+    alice.paste("/me")
+    alice.press("Return", alice.box)
+    alice.press("Return", alice.box)
+    assert [line.endswith("  (only you)") for line in alice.lines[-6:]] == [True] * 6
+    assert alice.lines[-2:] == ["[SERVER]: Usage: /me ACTION  (only you)"] * 2
+
+
 def test_answer_of_several_lines_says_once_that_only_the_user_sees_it(alice, hub):
     """And again in a later answer, and below a line of others."""
 

@@ -129,14 +129,17 @@ def test_encrypted_chat_has_a_closed_lock_and_a_fingerprint_to_compare(desktop, 
     assert lock(alice) == ("lock", "ok", "")
     text, rows = sheet_of(alice, desktop)
     assert text.startswith("Encrypted. ")
-    assert "The others must see this same fingerprint" in text
+    assert "let the others check that they see this same fingerprint" in text
     assert alice.chat_view.lock_tip() == "Encrypted.   F2"
     assert " ".join(rows[1:3]) == room.server.digest
     assert load().pins == {"127.0.0.1:%d" % room.server.port: alice.window.chat.session.pin}
     alice.window.chat.address = "192.0.2.1:12001"  # of another computer
     alice.press("Escape")
     alice.press("F2")
-    assert "Compare it aloud with the one that the host sees" in sheet_of(alice, desktop)[0]
+    assert (
+        "ask the host to read out theirs: it must be this same fingerprint"
+        in sheet_of(alice, desktop)[0]
+    )
     for key in ("Down", "Return"):
         alice.press(key)
     assert alice.sheet is None
