@@ -1675,7 +1675,7 @@ class Chat:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
                 self.answer(str(error))
-                self.outcome.rest = _address_rest(self, lines[index:], recipient)
+                self.outcome.rest = _address_rest(lines[index:], recipient)
                 break
             self.unmark(self.current)
             commands = {message.command for message in self.outcome.send[sent:]}
@@ -1696,7 +1696,7 @@ class Chat:
         if conversation is self.current:
             self._run_lines(lines[1:], recipient)
         else:
-            self.outcome.rest = _address_rest(self, lines[1:], recipient)
+            self.outcome.rest = _address_rest(lines[1:], recipient)
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1960,7 +1960,7 @@ class Chat:
 
     def _give_back(self, words: Iterable[str]) -> None:
         """Return the lines of these pastes to the user."""
-        rests = [_address_rest(self, *self._pastes.pop(word)[:2]) for word in words]
+        rests = [_address_rest(*self._pastes.pop(word)[:2]) for word in words]
         self.outcome.rest = "\n".join(rests)
 
     # For the functions below: what they send and show
@@ -3103,20 +3103,10 @@ def _recipients(chat: Chat, draft: str) -> List[str]:
     return list(dict.fromkeys(found))
 
 
-def _address_rest(chat: Chat, lines: Sequence[str], recipient: str) -> str:
+def _address_rest(lines: Iterable[str], recipient: str) -> str:
     """Return lines that go back to the user, with "@name " before text that is for a user."""
-    lines, is_public = list(lines), recipient[:1] in ("", CHANNEL_SIGN)
-    for index, line in enumerate([] if is_public else lines):
-        try:
-            plan = _plan(chat, line, recipient)
-        except InputError:
-            continue
-        if plan.typed.verb in ("say", "me"):
-            text = line if plan.typed.verb == "me" else plan.typed.args[0]
-            lines[index] = "@%s %s" % (recipient, text)
-        if plan.typed.verb in ("say", "me") or plan.recipient != recipient:
-            break
-    return "\n".join(lines)
+    address = "" if recipient[:1] in ("", CHANNEL_SIGN) else "@%s " % recipient
+    return _FIRST_TEXT.sub(lambda found: found.group(1) or address, "\n".join(lines), 1)
 
 
 def _begin_reply(chat: Chat, text: str) -> str:
@@ -3363,6 +3353,11 @@ def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
 
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
+_FIRST_TEXT = re.compile(  # of lines; or, as a group, what first says for whom it is
+    r"^(?:([^\S\n]*(?:@\S+[^\S\n]+\S|/(?:msg|reply|join|leave)\b))"
+    r"|/(?=/)|(?=[^\S\n]*(?:[^\s/@]|//|/me\s)))",
+    re.IGNORECASE | re.MULTILINE,
+)
 _ALL, _NEXT = "*", "?"  # recipients: all users of the server; what is in view after /leave
 _WAYS = {_ALL: "to everyone on this chat", _NEXT: "to where /leave leads"}
 _REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
@@ -5388,7 +5383,7 @@ class Composer(TextBox):
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
         self.notice.grid(row=0, column=1, sticky="ew")
         self.answer = ttk.Button(self.frame, style="Answer.TButton")
-        self.answer.grid(row=0, column=2, columnspan=2, sticky="e", pady=(0, look.px(4)))
+        self.answer.grid(row=0, column=2, sticky="e", pady=(0, look.px(4)))
         wrap_text(self.notice, look.px(40))
         look.follow(self.notice, self.show_notice)
         self.text.configure(padx=look.px(10))
@@ -5545,7 +5540,7 @@ class Composer(TextBox):
         set_shown(self.notice, bool(notice.words))
         if not notice.offer and self.frame.focus_lastfor() is self.answer:
             self.text.focus_set()
-        self.answer.configure(text=notice.offer)
+        self.answer.configure(text=self._look.shorten(notice.offer, "ui_bold", self._look.dp(190)))
         set_shown(self.answer, bool(notice.offer))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
@@ -6207,18 +6202,17 @@ class Transcript:
         self.text.see("end")
         self.text.mark_set("top", "@0,0")
 
-    def choose(self, entry: Optional[Entry]) -> None:
-        """Mark the line that the keys of the menu and Enter are for, or (None) no line."""
+    def choose(self, entry: Optional[Entry]) -> bool:
+        """Mark the line that the keys of the menu and Enter are for, or (None) no line.
+
+        Return True if a line was marked before.
+        """
+        before = self.cursor
         self.cursor = entry if entry in self._entries else None
         self.text.tag_remove("cursor", "1.0", "end")
         if self.cursor is not None:
             self.text.tag_add("cursor", self._line(self.cursor), "e%d.last" % self.cursor.id)
-
-    def clear_choice(self) -> bool:
-        """Mark no line; return False if none is marked."""
-        is_chosen = self.cursor is not None
-        self.choose(None)
-        return is_chosen
+        return before is not None
 
     def _move(self, step: int) -> str:
         """Choose the line below or above the chosen line; if that is not in view, the last."""
@@ -6960,7 +6954,7 @@ class ChatView:
         self.composer.completer = lambda: window.chat.completer
         self.composer.describe = lambda draft: window.chat.describe_draft(draft)
         self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
-        self.composer.emptied = self.end_reply
+        self.composer.emptied = lambda: self.reply(None)
         self.composer.notice.bind("<Button-1>", self._on_notice)
         self.composer.answer.configure(command=self.answer_privately)
         Tip(self.composer.answer, look, self._answer_tip)
@@ -7099,30 +7093,25 @@ class ChatView:
         words = self.search_bar.field.get() if self.search_bar.is_open else ""
         self._window.do(self._window.chat.search, words)
 
-    def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text a reply to an entry, or (None) to nothing any more.
+    def reply(self, entry: Optional[Entry]) -> bool:
+        """Make the next text a reply to an entry, or (None) to nothing; True if it was a reply.
 
         To a private entry in a room, it begins with "@name ", until another is chosen. What is
         written privately is not made public by that.
         """
-        before, after = map(self._window.chat.address_of, (self._window.chat.reply_to, entry))
+        replied = self._window.chat.reply_to
+        before, after = map(self._window.chat.address_of, (replied, entry))
         self._window.do(self._window.chat.reply, entry)
         draft = self.composer.get()
         if draft.startswith(before) and (after or draft.strip() == before.strip()):
             draft = draft[len(before) :]
         self.composer.set(draft if draft.startswith(after) else after + draft)
         self.focus_composer()
-
-    def end_reply(self) -> bool:
-        """Make the next text a reply to nothing; return False if it is none."""
-        is_reply = self._window.chat.reply_to is not None
-        if is_reply:
-            self.reply(None)
-        return is_reply
+        return replied is not None
 
     def _on_notice(self, event: "TkEvent") -> None:
         if str(self.composer.notice.cget("cursor")):  # it can be clicked
-            self.end_reply()
+            self.reply(None)
 
     def edit(self, entry: Entry) -> None:
         """Put a failed message back into the message box."""
@@ -7132,11 +7121,10 @@ class ChatView:
 
     def reply_to_others(self) -> None:
         """Reply to the chosen line, else to the latest of others, or the one before that."""
-        chat, chosen = self._window.chat, self.transcript.cursor
-        if chosen is not None:
-            return self.reply(chosen) if chat.can_reply(chosen) else None
-        entry = chat.next_reply(self.composer.get())
-        return self.reply(entry) if entry is not None else None
+        chat, entry = self._window.chat, self.transcript.cursor
+        entry = entry or chat.next_reply(self.composer.get())
+        if entry is not None and chat.can_reply(entry):
+            self.reply(entry)
 
     def answer_privately(self) -> None:
         """Make the draft a reply to the private entry that its notice offers to answer."""
@@ -7144,10 +7132,9 @@ class ChatView:
 
     def _answer_tip(self) -> str:
         chat, draft = self._window.chat, self.composer.get()
-        entry = chat.describe_draft(draft).entry
-        key = "   " + key_name("Ctrl+R", self._look.system)
+        entry, key = chat.describe_draft(draft).entry, key_name("Ctrl+R", self._look.system)
         words = "Put %sbefore what you have written" % chat.address_of(entry)
-        return words + key if chat.next_reply(draft) is entry else words
+        return words + "   " + key if chat.next_reply(draft) is entry else words
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
@@ -8690,8 +8677,8 @@ class Window:
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
             (view.composer.frame, view.composer.cancel),
-            (view.transcript.frame, view.transcript.clear_choice),
-            (view.composer.frame, view.end_reply),
+            (view.transcript.frame, lambda: view.transcript.choose(None)),
+            (view.composer.frame, lambda: view.reply(None)),
             (view.search_bar.frame, view.search_bar.close),
         ]
         parts.sort(key=lambda part: not holds_focus(part[0]))

@@ -308,7 +308,8 @@ def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hu
     alice.close()
     words = "1 message has not been sent yet, and would be lost. "
     question = "Close Hubbub? %sYou have an unfinished message to bob." % words
-    desktop.pump(lambda: alice.banner == question)
+    desktop.update()
+    assert alice.banner == question
     alice.press("Return")  # "Stay" has the focus
     assert alice.banner.startswith("Connection lost.")
     alice.chat_view.composer.begin("/announce ")
