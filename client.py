@@ -1558,7 +1558,9 @@ class Chat:
             return Notice(words, "close")
         asked = entry if private else self.private_question
         if asked is not None and name == room != "":
-            offer = "Answer %s privately" % self.address_of(asked).strip("@ ")
+            offer = "Answer %s privately" % re.sub(
+                "(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1]
+            )
             return Notice("To everyone in " + room, "warn", offer, asked)
         if name in ("", here.name):
             return Notice()
@@ -5540,7 +5542,7 @@ class Composer(TextBox):
         set_shown(self.notice, bool(notice.words))
         if not notice.offer and self.frame.focus_lastfor() is self.answer:
             self.text.focus_set()
-        self.answer.configure(text=self._look.shorten(notice.offer, "ui_bold", self._look.dp(190)))
+        self.answer.configure(text=self._look.text(notice.offer))
         set_shown(self.answer, bool(notice.offer))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:

@@ -436,6 +436,15 @@ def test_notice_names_all_to_whom_the_lines_of_a_draft_go(draft, words, targets)
     assert list(dict.fromkeys(reached)) == targets.split()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a", "a"), ("fourteen_chars", "fourteen_chars"), ("fifteen_letters", "fifteen_lette…")],
+)
+def test_offer_has_room_beside_the_notice(alice, name, words):
+    alice.hear(":%s!c@h PRIVMSG alice :psst" % name)
+    assert alice.chat.describe_draft("hi").offer == "Answer %s privately" % words
+
+
 def test_operator_s_notice_of_an_announcement():
     alice = User("hubbub/resume").join()
     alice.hear(":alice!a@h MODE alice :+o")
