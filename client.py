@@ -1542,12 +1542,13 @@ class Chat:
             words = "The same password again, to be sure" if password else words
             return Notice(words + " (hidden). Esc gives up.")
         names, entry, here = _recipients(self, draft), self.reply_to, self.current
-        absent = next((name for name in names if self._is_absent(name)), "")
+        is_known = any(c.members for c in self.conversations)
+        users = [n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != here.name]
+        absent = next((n for n in users if is_known and self.presence(n) == OFFLINE), "")
         if absent:
             return Notice("No one called “%s” is here. %s" % (absent, _guess(self, absent)), "warn")
-        ways = [
-            _WAYS.get(n, ("to everyone in " if n[0] == "#" else "privately to ") + n) for n in names
-        ]
+        form = {True: "to everyone in %s", False: "privately to %s"}
+        ways = [_WAYS.get(n, form[n[0] == CHANNEL_SIGN] % n) for n in names]
         if len(ways) > 1:
             return Notice("First %s" % ", then ".join(ways), "warn")
         name, room = "".join(names), here.name if here.kind == CHANNEL else ""
@@ -1556,11 +1557,10 @@ class Chat:
             where = " in " + room if room else ""
             words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
             return Notice(words, "close")
-        asked = entry if private else self.private_question
-        if asked is not None and name == room != "":
-            offer = "Answer %s privately" % re.sub(
-                "(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1]
-            )
+        asked = (entry if private else self.private_question) if name == room != "" else None
+        if asked is not None:
+            shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
+            offer = "Answer %s privately" % shown
             return Notice("To everyone in " + room, "warn", offer, asked)
         if name in ("", here.name):
             return Notice()
@@ -1568,12 +1568,6 @@ class Chat:
         if entry is not None and protocol.casefold(name) == protocol.casefold(private):
             words += ", in reply to: %.80s" % entry.line.text
         return Notice(words, "announce" if ways[0].startswith("to ") else "lock")
-
-    def _is_absent(self, name: str) -> bool:
-        """Return True if a draft goes to a user who is not here, as far as is known."""
-        is_plain = name in _WAYS or name[0] == CHANNEL_SIGN or name == self.current.name
-        is_known = any(c.members for c in self.conversations)
-        return is_known and not is_plain and self.presence(name) == OFFLINE
 
     @property
     def private_question(self) -> Optional[Entry]:

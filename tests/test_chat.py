@@ -445,6 +445,14 @@ def test_offer_has_room_beside_the_notice(alice, name, words):
     assert alice.chat.describe_draft("hi").offer == "Answer %s privately" % words
 
 
+def test_text_of_a_private_conversation_is_private_in_its_notice(alice):
+    alice.hear(":carol!c@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst")
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    mixed = "First privately to bob, then privately to carol"
+    cases = [("one", ""), ("@bob one", ""), ("one\n@carol two", mixed)]
+    assert [alice.chat.describe_draft(draft).words for draft, _ in cases] == [w for _, w in cases]
+
+
 def test_operator_s_notice_of_an_announcement():
     alice = User("hubbub/resume").join()
     alice.hear(":alice!a@h MODE alice :+o")
