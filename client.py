@@ -1336,6 +1336,15 @@ class Session:
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
 
 
+class Notice(NamedTuple):
+    """Words about where a draft goes, and their icon; "" for plainly to what is in view."""
+
+    words: str = ""
+    icon: str = "lock"
+    offer: str = ""  # the words of a button that makes it a reply to `entry`
+    entry: Optional[Entry] = None
+
+
 class Listing:
     """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
 
@@ -1529,10 +1538,10 @@ class Chat:
         address = "@%s " % self.correspondent
         return _REPLY_DRAFT.sub(lambda found: address, draft) if self.correspondent else draft
 
-    def describe_draft(self, draft: str) -> Tuple[str, str]:
-        """Return words about where a draft goes, and their icon; "" for plainly to the room.
+    def describe_draft(self, draft: str) -> Notice:
+        """Return the notice of a draft; that of a password is its command.
 
-        The draft of a password is its command, with the password if that is asked for again.
+        If the password is asked for again, it follows the command.
         """
         command, password = split_secret(draft)
         if command:
@@ -1541,33 +1550,58 @@ class Chat:
             new %= self.nickname, protocol.MIN_PASSWORD
             words = "Password of %s" % name if name else new
             words = "The same password again, to be sure" if password else words
-            return words + " (hidden). Esc gives up.", "lock"
-        if self.session.is_operator and draft.lstrip().lower().startswith("/announce "):
-            return "To everyone on this chat", "announce"
-        found = _PRIVATE_DRAFT.match(draft)
-        name = found.group(1).rstrip(":,") if found else ""
-        is_known = not name or self.presence(name) != OFFLINE
-        is_known = is_known or not any(c.members for c in self.conversations)
-        if not is_known:
-            return "No one called “%s” is here. %s" % (name, _guess(self, name)), "warn"
-        if not name and self.reply_to is not None:
-            line, recipient = self.reply_to.line, self.address_of(self.reply_to).strip("@ ")
-            if recipient:
-                words = "To everyone in %s, not only to %s" % (self.current.name, recipient)
-                return (words, "warn") if _PUBLIC_DRAFT.match(draft) else ("", "lock")
-            room = " in %s" % self.current.name if self.current.kind == CHANNEL else ""
-            return "Reply to %s%s: %.80s" % (line.nickname, room, line.text), "close"
-        if _PUBLIC_DRAFT.match(draft) and self.has_private_question:
-            return "To everyone in %s" % self.current.name, "announce"
-        return "Privately to %s" % name if name else "", "lock"
+            return Notice(words + " (hidden). Esc gives up.")
+        names, entry, here = _recipients(self, draft), self.reply_to, self.current
+        is_known = any(c.members for c in self.conversations)
+        users = [n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != here.name]
+        absent = next((n for n in users if is_known and self.presence(n) == OFFLINE), "")
+        if absent:
+            return Notice("No one called “%s” is here. %s" % (absent, _guess(self, absent)), "warn")
+        form = {True: "to everyone in %s", False: "privately to %s"}
+        ways = [_WAYS.get(n, form[n[0] == CHANNEL_SIGN] % n) for n in names]
+        if len(ways) > 1:
+            return Notice("First %s" % ", then ".join(ways), "warn")
+        name, room = "".join(names), here.name if here.kind == CHANNEL else ""
+        private = self.address_of(entry).strip("@ ")
+        if entry is not None and not private and name in ("", here.name):
+            where = " in " + room if room else ""
+            words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
+            return Notice(words, "close")
+        asked = (entry if private else self.private_question) if name == room != "" else None
+        if asked is not None:
+            shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
+            offer = "Answer %s privately" % shown
+            return Notice("To everyone in " + room, "warn", offer, asked)
+        if name in ("", here.name):
+            return Notice()
+        words = ways[0][0].upper() + ways[0][1:]
+        if entry is not None and protocol.casefold(name) == protocol.casefold(private):
+            words += ", in reply to: %.80s" % entry.line.text
+        return Notice(words, "announce" if ways[0].startswith("to ") else "lock")
 
     @property
-    def has_private_question(self) -> bool:
-        """True if the room in view has a private line that the user has not answered yet."""
+    def private_question(self) -> Optional[Entry]:
+        """The private line in the room in view that the user has not answered yet."""
         newest = itertools.islice(reversed(self.current.entries), RECENT)
         entry = next((e for e in newest if e.is_own or e.line.kind == PRIVATE), None)
         home = self.reply_conversation(entry) if entry is not None and not entry.is_own else None
-        return home not in (None, self.current) and not home.entries[-1].is_own
+        return entry if home not in (None, self.current) and not home.entries[-1].is_own else None
+
+    def next_reply(self, draft: str) -> Optional[Entry]:
+        """Return the last entry of others to reply to, or that before the present one.
+
+        Text in the draft keeps its readers, unless its notice offers to answer privately.
+        """
+        entries = [e for e in self.current.shown if self.can_reply(e) and not e.is_own]
+        present, offered = self.reply_to, self.describe_draft(draft).entry
+        if draft.strip() not in ("", self.address_of(present).strip()):
+            names = list(map(protocol.casefold, _recipients(self, draft)))
+            to = [self.address_of(e).strip("@ ") or self.current.name for e in entries]
+            pairs = zip(entries, map(protocol.casefold, to))
+            entries = [e for e, name in pairs if e is offered or [name] == names]
+        if present is not None and present is not offered and present in entries:
+            return entries[entries.index(present) - 1]
+        return entries[-1] if entries else None
 
     def missing_password(self, text: str) -> str:
         """Return the command in `text` that lacks only its password, "" for all other texts."""
@@ -1647,7 +1681,7 @@ class Chat:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
                 self.answer(str(error))
-                self.outcome.rest = "\n".join(lines[index:])
+                self.outcome.rest = _address_rest(lines[index:], recipient)
                 break
             self.unmark(self.current)
             commands = {message.command for message in self.outcome.send[sent:]}
@@ -1668,7 +1702,7 @@ class Chat:
         if conversation is self.current:
             self._run_lines(lines[1:], recipient)
         else:
-            self.outcome.rest = "\n".join(lines[1:])
+            self.outcome.rest = _address_rest(lines[1:], recipient)
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1932,8 +1966,8 @@ class Chat:
 
     def _give_back(self, words: Iterable[str]) -> None:
         """Return the lines of these pastes to the user."""
-        lines = [line for word in words for line in self._pastes.pop(word)[0]]
-        self.outcome.rest = "\n".join(lines)
+        rests = [_address_rest(*self._pastes.pop(word)[:2]) for word in words]
+        self.outcome.rest = "\n".join(rests)
 
     # For the functions below: what they send and show
 
@@ -3044,11 +3078,19 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 # ---------------
 
 
-def _run_line(chat: Chat, line: str, recipient: str) -> str:
-    """Run a line that was typed. Raises InputError.
+class Plan(NamedTuple):
+    """What a line that was typed is to do, for what sends it and what describes it before."""
 
-    `recipient` is that of a private message above it in the same paste, "" if there is none: text
-    is for them too, until a command goes to another conversation. Returns it for the next line.
+    typed: protocol.Input
+    messages: List[Message]
+    recipient: str  # of text below it in the same paste; "" for the conversation in view
+
+
+def _plan(chat: Chat, line: str, recipient: str) -> Plan:
+    """Return what a line does. Raises InputError.
+
+    `recipient` is that of the lines above it in the same paste: a user who is written to, or a
+    channel that is joined. Text is for them too, until a command goes to another conversation.
     """
     typed = protocol.parse_input(line)
     if typed.verb == "say" and not recipient:
@@ -3056,13 +3098,40 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     _check(chat, typed.verb, [])  # that the server has it, before what is wrong with it
     messages = _compose(chat, typed, recipient)
     _check(chat, typed.verb, messages)
-    if typed.verb in USER_VERBS:
-        USER_VERBS[typed.verb](chat, typed.args)
-    for message in messages:
+    if typed.verb in ("msg", "reply", "join"):
+        recipient = messages[0].params[0].split(",")[-1]
+    return Plan(typed, messages, "" if typed.verb == "leave" else recipient)
+
+
+def _run_line(chat: Chat, line: str, recipient: str) -> str:
+    """Run a line that was typed; return the recipient of the text below. Raises InputError."""
+    plan = _plan(chat, line, recipient)
+    if plan.typed.verb in USER_VERBS:
+        USER_VERBS[plan.typed.verb](chat, plan.typed.args)
+    for message in plan.messages:
         _send(chat, message)
-    if typed.verb in ("msg", "reply"):
-        return messages[0].params[0]
-    return "" if typed.verb in ("join", "leave") else recipient
+    return plan.recipient
+
+
+def _recipients(chat: Chat, draft: str) -> List[str]:
+    """Return all to whom the lines of a draft go, up to one that is refused: see _WAYS."""
+    found, recipient = [], ""
+    for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
+        try:
+            plan = _plan(chat, line, recipient)
+        except InputError:
+            break
+        found += [message.params[0] for message in plan.messages if message.command == "PRIVMSG"]
+        if plan.typed.verb == "announce" and chat.session.is_operator:
+            found.append(_ALL)
+        recipient = _NEXT if plan.typed.verb == "leave" else plan.recipient
+    return list(dict.fromkeys(found))
+
+
+def _address_rest(lines: Iterable[str], recipient: str) -> str:
+    """Return lines that go back to the user, with "@name " before text that is for a user."""
+    address = "" if recipient[:1] in ("", CHANNEL_SIGN) else "@%s " % recipient
+    return _FIRST_TEXT.sub(lambda found: found.group(1) or address, "\n".join(lines), 1)
 
 
 def _begin_reply(chat: Chat, text: str) -> str:
@@ -3101,6 +3170,9 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     for found in (chat.conversation_named(message.params[0]) for message in texts):
         if found is not None and found.is_outside and verb != "join":
             raise InputError("You are not in {0}. Type /join {0}".format(found.name))
+    joined = ",".join(message.params[0] for message in messages if message.command == "JOIN")
+    if any(not name.startswith(CHANNEL_SIGN) for name in joined.split(",") if joined):
+        raise InputError("The name of a room begins with %s." % CHANNEL_SIGN)
 
 
 def _send(chat: Chat, message: Message) -> None:
@@ -3124,10 +3196,7 @@ def _send(chat: Chat, message: Message) -> None:
 
 def _enter(chat: Chat, message: Message) -> None:
     """Bring channels into view before they are joined: what is typed next is for them."""
-    names = message.params[0].split(",")
-    if any(not name.startswith(CHANNEL_SIGN) for name in names):
-        raise InputError("The name of a room begins with %s." % CHANNEL_SIGN)
-    for name in names:
+    for name in message.params[0].split(","):
         channel = chat.conversation_named(name) or chat.create(name, CHANNEL)
         if channel is None:
             raise InputError("You are in too many rooms to join %s." % name)
@@ -3320,9 +3389,14 @@ def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
 
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
-_PRIVATE_DRAFT = re.compile(r"\s*(?:@|/msg\s+)(\S{1,40})\s", re.IGNORECASE)
+_FIRST_TEXT = re.compile(  # of lines; or, as a group, what first says for whom it is
+    r"^(?:([^\S\n]*(?:@\S+[^\S\n]+\S|/(?:msg|reply|join|leave)\b))"
+    r"|/(?=/)|(?=[^\S\n]*(?:[^\s/@]|//|/me\s)))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ALL, _NEXT = "*", "?"  # recipients: all users of the server; what is in view after /leave
+_WAYS = {_ALL: "to everyone on this chat", _NEXT: "to where /leave leads"}
 _JOIN_DRAFT = re.compile(r" */join +\Z", re.IGNORECASE)
-_PUBLIC_DRAFT = re.compile(r"\s*(?:[^\s/@]|//|/me\s)", re.IGNORECASE)
 _REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
 _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
@@ -4350,6 +4424,7 @@ BUTTONS = {
     "Accent": ButtonStyle("bg", *_ACCENT),
     "Pill": ButtonStyle("chat", *_ACCENT, radius=17),
     "Banner": ButtonStyle("banner", "banner_text", *_OUTLINED, padding=(12, 3)),
+    "Answer": ButtonStyle("field", "text", *_FLAT, "outline", padding=(12, 3)),
     "Outlined": ButtonStyle("bg", "text", *_FLAT, "outline", padding=(12, 6)),
     "Link": ButtonStyle("bg", "link", *_FLAT, font="ui", padding=(8, 4)),
     "ChatLink": ButtonStyle("chat", "link", *_FLAT, font="ui", padding=(8, 6)),
@@ -4367,7 +4442,7 @@ LABELS = {  # the surface below, the text, the font
     "Empty": ("chat", "muted", "ui"), "Card": ("field", "text", "ui"),
     "CardStrong": ("field", "text", "room"), "CardMuted": ("field", "muted", "small"),
     "CardError": ("field", "error", "small"), "Hint": ("field", "muted", "chat"),
-    "Private": ("field", PRIVATE, "small_bold"), "Public": ("field", "text", "small_bold"),
+    "Private": ("field", PRIVATE, "small_bold"), "Public": ("field", "warn", "small_bold"),
     "Banner": ("banner", "banner_text", "ui"), "Invitation": ("banner", "banner_text", "room"),
     "Tip": ("text", "chat", "small"),
 }  # fmt: skip
@@ -5310,8 +5385,9 @@ class Composer(TextBox):
     """The message box: Enter submits its text, Shift+Enter begins a line.
 
     What `submit` returns of a text stays. `completer` gives what Tab completes, and suggests as the
-    user types. `describe` returns the words above a text, and their icon in NOTICES, after
-    `rewrite` has changed the text. `hidden` covers the text while the password of a command is
+    user types. `describe` returns the notice above a text, its icon one of NOTICES, after `rewrite`
+    has changed the text; `answer` is the button of its offer. `emptied` is called when the user
+    has deleted all of the text. `hidden` covers the text while the password of a command is
     written there, which is run alone. `ask_paste` is called with the number of lines and the
     function that inserts them; it returns True if it asks the user first.
     """
@@ -5320,15 +5396,16 @@ class Composer(TextBox):
     MAX_ROWS = 5  # that the box grows to
     NOTICES = {  # by icon: the style, the colour of the icon, and the cursor
         "lock": ("Private", PRIVATE, ""),
-        "announce": ("Public", "text", ""),
-        "warn": ("CardError", "error", ""),
+        "announce": ("Public", "warn", ""),
+        "warn": ("Public", "warn", ""),
         "close": ("CardMuted", "muted", "hand2"),  # a click gives it up
     }
 
     def __init__(self, parent: "tk.Misc", look: Look, submit: Callable[[str], str]) -> None:
         self._submit = submit
         self.completer: Callable[[], Completer] = lambda: Completer(lambda begun, is_first: [])
-        self.describe: Callable[[str], Tuple[str, str]] = lambda text: ("", "lock")
+        self.describe: Callable[[str], Notice] = lambda text: Notice()
+        self.emptied: Callable[[], object] = lambda: None
         self.rewrite: Callable[[str], str] = lambda text: text
         self.ask_paste: Callable[[int, Action], bool] = lambda lines, insert: False
         self._history: List[str] = []  # what was sent, for Up and Down
@@ -5341,11 +5418,13 @@ class Composer(TextBox):
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.suggestions = Suggestions(parent, look, self._choose)
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
-        self.notice.grid(row=0, column=1, columnspan=2, sticky="ew")
+        self.notice.grid(row=0, column=1, sticky="ew")
+        self.answer = ttk.Button(self.frame, style="Answer.TButton")
+        self.answer.grid(row=0, column=2, sticky="e", pady=(0, look.px(4)))
         wrap_text(self.notice, look.px(40))
         look.follow(self.notice, self.show_notice)
         self.text.configure(padx=look.px(10))
-        self.text.grid(row=1)
+        self.text.grid(row=1, columnspan=2)
         # Not in the text: Tk tells no widget that it gets the focus from one inside it.
         self.hidden = ttk.Entry(self.frame, style="Plain.TEntry", show="•", font=look.font["chat"])
         is_valid = (self.hidden.register(fits_entry), "%P")
@@ -5476,21 +5555,30 @@ class Composer(TextBox):
 
         A command is given up, unless it is to be kept and has an argument.
         """
-        aside, self._aside = self._aside, None
-        if aside is not None:
-            command, text = "", self.get()
-            if text[:1] == "/":
-                command, text = text if is_kept and " " in text.rstrip() else "", ""
-            self.set("\n".join(filter(None, [command, aside, text])))
-        return aside is not None
+        has_aside, draft = self._aside is not None, self.draft(is_kept)
+        self._aside = None
+        if has_aside:
+            self.set(draft)
+        return has_aside
+
+    def draft(self, is_kept: bool = True) -> str:
+        """Return the text with what is put aside, as `take_back` leaves it."""
+        command, text = "", self.get()
+        if self._aside is not None and text[:1] == "/":
+            command, text = text if is_kept and " " in text.rstrip() else "", ""
+        return "\n".join(filter(None, [command, self._aside, text]))
 
     def show_notice(self) -> None:
         """Show where the draft goes, if that is not plainly to the room."""
-        words, icon = self.describe(self._command + self._password or self.get())
-        style, color, cursor = self.NOTICES[icon]
-        self.notice.configure(text=self._look.text(words), style=style + ".TLabel")
-        self.notice.configure(image=self._look.icon(icon, color, 14), cursor=cursor)
-        set_shown(self.notice, bool(words))
+        notice = self.describe(self._command + self._password or self.get())
+        style, color, cursor = self.NOTICES[notice.icon]
+        self.notice.configure(text=self._look.text(notice.words), style=style + ".TLabel")
+        self.notice.configure(image=self._look.icon(notice.icon, color, 14), cursor=cursor)
+        set_shown(self.notice, bool(notice.words))
+        if not notice.offer and self.frame.focus_lastfor() is self.answer:
+            self.text.focus_set()
+        self.answer.configure(text=self._look.text(notice.offer))
+        set_shown(self.answer, bool(notice.offer))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:
         text = self.get()
@@ -5530,6 +5618,8 @@ class Composer(TextBox):
         self._on_return()
 
     def _on_key(self, event: "TkEvent") -> None:
+        if self._seen[0] and not self.get():
+            self.emptied()
         is_character = bool(event.char) and event.char.isprintable()
         self._suggest(is_character or event.keysym == "BackSpace")
 
@@ -6147,12 +6237,17 @@ class Transcript:
         self.text.see("end")
         self.text.mark_set("top", "@0,0")
 
-    def choose(self, entry: Optional[Entry]) -> None:
-        """Mark the line that the keys of the menu and Enter are for, or (None) no line."""
+    def choose(self, entry: Optional[Entry]) -> bool:
+        """Mark the line that the keys of the menu and Enter are for, or (None) no line.
+
+        Return True if a line was marked before.
+        """
+        before = self.cursor
         self.cursor = entry if entry in self._entries else None
         self.text.tag_remove("cursor", "1.0", "end")
         if self.cursor is not None:
             self.text.tag_add("cursor", self._line(self.cursor), "e%d.last" % self.cursor.id)
+        return before is not None
 
     def _move(self, step: int) -> str:
         """Choose the line below or above the chosen line; if that is not in view, the last."""
@@ -6299,12 +6394,14 @@ class SearchBar:
         self.field.focus()
         self.search(entry)
 
-    def close(self) -> None:
-        """Hide the bar. Idempotent."""
-        if self.is_open:
+    def close(self) -> bool:
+        """Hide the bar; return False if it is hidden."""
+        was_open = self.is_open
+        if was_open:
             self.frame.grid_remove()
             self._transcript.mark([], 0)
             self._closed()
+        return was_open
 
     def _on_changed(self) -> None:
         if self.field.get() != self._words:
@@ -6659,7 +6756,8 @@ class ConnectView:
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
         is_named = self.fields[NAME].get() != self._name_before
         words = "start" if self.is_hosting else "connect"
-        back = "go back" if self._is_open or is_named else "quit"
+        undo = "undo the name" if self._name_before else "clear the name"
+        back = "go back" if self._is_open else undo if is_named else "quit"
         self._keys.configure(text="Enter to %s   ·   Esc to %s" % (words, back))
 
     def _name(self, address: str) -> str:
@@ -6893,7 +6991,10 @@ class ChatView:
         self.composer.completer = self._completer
         self.composer.describe = lambda draft: window.chat.describe_draft(draft)
         self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
+        self.composer.emptied = lambda: self.reply(None)
         self.composer.notice.bind("<Button-1>", self._on_notice)
+        self.composer.answer.configure(command=self.answer_privately)
+        Tip(self.composer.answer, look, self._answer_tip)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search_bar.frame)
@@ -6957,7 +7058,7 @@ class ChatView:
         presence = SIDEBAR if chat.current.kind == PRIVATE else ""
         if kinds & {MEMBERS, STATUS, presence}:
             self.people.show()
-        if kinds & {MEMBERS, STATUS, HEADER, presence}:
+        if kinds & {ADDED, MEMBERS, STATUS, HEADER, presence}:
             self.composer.show_notice()
             self.composer.hint.configure(text=self._look.text(chat.hint))
         if kinds & {HEADER, STATUS, presence}:
@@ -6976,6 +7077,12 @@ class ChatView:
         self.composer.set(conversation.draft)
         if conversation.topic_draft and self._window.chat.can_set_topic(conversation):
             self.edit_topic()
+
+    def drafts(self) -> List[str]:
+        """Return the names of the conversations with an unfinished message."""
+        shown, draft = self.transcript.conversation, self.composer.draft()
+        conversations = self._window.chat.conversations
+        return [c.name for c in conversations if (draft if c is shown else c.draft).strip()]
 
     # What the user does
 
@@ -7023,18 +7130,21 @@ class ChatView:
         words = self.search_bar.field.get() if self.search_bar.is_open else ""
         self._window.do(self._window.chat.search, words)
 
-    def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text a reply to an entry, or (None) to nothing any more.
+    def reply(self, entry: Optional[Entry]) -> bool:
+        """Make the next text a reply to an entry, or (None) to nothing; True if it was a reply.
 
-        To a private entry in a room, it begins with "@name ", until another is chosen.
+        To a private entry in a room, it begins with "@name ", until another is chosen. What is
+        written privately is not made public by that.
         """
-        before, after = map(self._window.chat.address_of, (self._window.chat.reply_to, entry))
+        replied = self._window.chat.reply_to
+        before, after = map(self._window.chat.address_of, (replied, entry))
         self._window.do(self._window.chat.reply, entry)
         draft = self.composer.get()
-        if draft == before or (draft.startswith(before) and entry is not None):
+        if draft.startswith(before) and (after or draft.strip() == before.strip()):
             draft = draft[len(before) :]
         self.composer.set(draft if draft.startswith(after) else after + draft)
         self.focus_composer()
+        return replied is not None
 
     def _completer(self) -> Completer:
         """Return what completes a draft; the rooms are asked for at the start of /join."""
@@ -7054,12 +7164,20 @@ class ChatView:
 
     def reply_to_others(self) -> None:
         """Reply to the chosen line, else to the latest of others, or the one before that."""
-        chat, chosen = self._window.chat, self.transcript.cursor
-        if chosen is not None:
-            return self.reply(chosen) if chat.can_reply(chosen) else None
-        lines = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
-        index = lines.index(chat.reply_to) if chat.reply_to in lines else len(lines)
-        return self.reply(lines[index - 1]) if lines else None
+        chat, entry = self._window.chat, self.transcript.cursor
+        entry = entry or chat.next_reply(self.composer.get())
+        if entry is not None and chat.can_reply(entry):
+            self.reply(entry)
+
+    def answer_privately(self) -> None:
+        """Make the draft a reply to the private entry that its notice offers to answer."""
+        self.reply(self._window.chat.describe_draft(self.composer.get()).entry)
+
+    def _answer_tip(self) -> str:
+        chat, draft = self._window.chat, self.composer.get()
+        entry, key = chat.describe_draft(draft).entry, key_name("Ctrl+R", self._look.system)
+        words = "Put %sbefore what you have written" % chat.address_of(entry)
+        return words + "   " + key if chat.next_reply(draft) is entry else words
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
@@ -7782,12 +7900,18 @@ class Questions:
             self._ask(words, is_relevant, ("Paste", paste), ("Cancel", None))
         return lines > MANY_LINES
 
-    def ask_close(self, unsent: int, close: Action, question: str = CLOSE) -> None:
-        """Ask before unsent messages are lost."""
-        chat = self._window.chat
-        words = protocol.counted(unsent, "message has", "messages have")
-        words = "%s %s not been sent yet, and would be lost." % (question, words)
-        is_relevant = lambda: chat.unsent > 0 and chat.state != DISCONNECTED  # noqa: E731
+    def losses(self) -> str:
+        """Return words about the messages that are lost with this chat, "" for none."""
+        unsent, names = self._window.chat.unsent, self._window.chat_view.drafts()
+        counted = protocol.counted(unsent, "message has", "messages have")
+        words = [counted + " not been sent yet, and would be lost."] if unsent else []
+        words += ["You have an unfinished message to %s." % ", ".join(names)] if names else []
+        return " ".join(words)
+
+    def ask_close(self, close: Action, question: str = CLOSE) -> None:
+        """Ask before messages are lost."""
+        chat, words = self._window.chat, "%s %s" % (question, self.losses())
+        is_relevant = lambda: chat.state != DISCONNECTED and bool(self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
 
     def is_asking(self) -> bool:
@@ -7801,8 +7925,8 @@ class Questions:
     def ask_host_close(self, keep: Action, end: Action) -> None:
         """Ask, but not twice, what becomes of the chat on this computer."""
         members = {folded for c in self._window.chat.conversations for folded in c.members}
-        words = self.HOST_CLOSE[len(members) < 2]
-        if self.question in self.HOST_CLOSE:
+        words = "%s %s" % (self.HOST_CLOSE[len(members) < 2], self.losses())
+        if self.question.startswith(self.HOST_CLOSE):
             keep()
         else:
             is_relevant = lambda: self._window.hosting.host is not None  # noqa: E731
@@ -7812,7 +7936,7 @@ class Questions:
     def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
         hosting = self._window.hosting
-        words = "The chat ends for everyone who is here. Its history is kept."
+        words = "The chat ends for everyone who is here. Its history is kept. " + self.losses()
         answers = ("End it for everyone", hosting.end_chat), ("Cancel", None)
         self._ask(words, lambda: hosting.is_server_local, *answers)
 
@@ -8267,16 +8391,16 @@ class Window:
         While connected, echoes that are on their way are waited for.
         """
         self._quit_message = quit_message
-        unsent = self.chat.unsent if self.is_chatting else 0
+        would_lose = self.is_chatting and bool(self.questions.losses())
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif not unsent or self.questions.question.startswith(Questions.CLOSE):
+        elif not would_lose or self.questions.question.startswith(Questions.CLOSE):
             self._end()
-        elif self.chat.session.is_settled and not self._ask_at:
+        elif self.chat.unsent and self.chat.session.is_settled and not self._ask_at:
             self._ask_at = time.monotonic() + ECHO_TIME
         else:
             self._ask_at = 0.0
-            self.questions.ask_close(unsent, self._end)
+            self.questions.ask_close(self._end)
 
     def _end_both(self) -> None:
         self.hosting.stop_server()
@@ -8415,8 +8539,8 @@ class Window:
 
         if self.hosting.is_in_view:
             self.questions.ask_host_close(leave, self.hosting.end_chat)
-        elif self.chat.unsent:
-            self.questions.ask_close(self.chat.unsent, leave, "Leave this server?")
+        elif self.questions.losses():
+            self.questions.ask_close(leave, "Leave this server?")
         else:
             leave()
 
@@ -8585,26 +8709,29 @@ class Window:
             self.questions.close_beside(event.widget)
 
     def escape(self) -> None:
-        """Close what is open; else go to the end, or from the connect view out."""
+        """Close what is open, first where the focus is; else go to the end, or quit.
+
+        A topic that is being changed is given up only from its field.
+        """
         if not self.is_chatting:
             if self.connect_view.is_busy:
                 return self.cancel()
             return None if self.connect_view.go_back() else self.close()
-        view = self.chat_view
+        view, sheet = self.chat_view, self.questions.sheet
         if self.menus.close():
             return None
-        if view.topic is not None:
+        if view.topic is not None and holds_focus(view.topic.frame):
             view.close_topic()
             return view.focus_composer()
-        if not view.composer.suggestions.is_open and self.questions.cancel():
-            return None
-        if view.composer.cancel():
-            return None
-        if view.transcript.cursor is not None:
-            return view.transcript.choose(None)
-        if self.chat.reply_to is not None:
-            return view.reply(None)
-        return view.search_bar.close() if view.search_bar.is_open else view.jump_to_end()
+        parts = [
+            (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
+            (view.composer.frame, view.composer.cancel),
+            (view.transcript.frame, lambda: view.transcript.choose(None)),
+            (view.composer.frame, lambda: view.reply(None)),
+            (view.search_bar.frame, view.search_bar.close),
+        ]
+        parts.sort(key=lambda part: not holds_focus(part[0]))
+        return None if any(close() for _, close in parts) else view.jump_to_end()
 
 
 class Key(NamedTuple):

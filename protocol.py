@@ -250,12 +250,6 @@ def truncate(text: str, size: int) -> str:
     return text.encode("utf-8")[:size].decode("utf-8", "ignore")
 
 
-def shorten(text: str, size: int) -> str:
-    """Return a text of at most `size` bytes in UTF-8, with "…" if its end is cut."""
-    is_long = len(text.encode("utf-8")) > size
-    return truncate(text, size - len("…".encode("utf-8"))) + "…" if is_long else text
-
-
 def split_text(text: str, source: str, command: str, target: str) -> List[str]:
     """Split `text` into pieces that each fit into a message, `source` included.
 

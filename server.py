@@ -4624,6 +4624,12 @@ def ban_text(ban: Sanction, target: str = "You are") -> str:
     return "%s %s." % (target, ban.describe(time.time(), ban.by).rstrip("."))
 
 
+def shorten(text: str, size: int) -> str:
+    """Return a text of at most `size` bytes in UTF-8, with "…" if its end is cut."""
+    is_long = len(text.encode("utf-8")) > size
+    return protocol.truncate(text, size - len("…".encode("utf-8"))) + "…" if is_long else text
+
+
 def mute_note(client: Client) -> Tuple[str, ...]:
     """Return the parameters of the NOTE that tells a client of its mute, or of its end."""
     mute, now = client.mute, time.time()
@@ -4632,7 +4638,7 @@ def mute_note(client: Client) -> Tuple[str, ...]:
     text = "You are %s. You can still read, and write privately to an operator."
     frame = client.nickname + text % mute._replace(reason="").describe(now, mute.by)
     size = protocol.MAX_MESSAGE - NOTE_BYTES - len(frame.encode("utf-8"))
-    mute = mute._replace(reason=protocol.shorten(mute.reason, size))
+    mute = mute._replace(reason=shorten(mute.reason, size))
     text %= mute.describe(now, mute.by).rstrip(".")
     seconds = str(int(mute.until - now) + 1 if mute.until else 0)
     return "MUTE", "MUTED", client.nickname, seconds, text

@@ -238,7 +238,7 @@ def test_impossible_input_is_refused_in_words(alice, typed, words):
         ("hi\n/login carol hunter2\nmore", [TO_ALL], "/login carol hunter2\nmore"),
         ("hi\n  /REGISTER s3cret", [TO_ALL], "  /REGISTER s3cret"),
         ("hi\n\u200b/oper carol hunter2", [TO_ALL], "/oper carol hunter2"),
-        ("@bob one\n@property\n  def two", ["PRIVMSG bob :one"], "@property\n  def two"),
+        ("@bob one\n@property\n  def", ["PRIVMSG bob :one"], "@property\n@bob   def"),
         ("hi\n/quit\n/foo", [TO_ALL, "QUIT"], ""),
     ],
 )
@@ -346,15 +346,15 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
         ("@bob hi", "Privately to bob", "lock"),
         (" @bob: hi", "Privately to bob", "lock"),
         ("/MSG bob hi", "Privately to bob", "lock"),
-        ("/reply hi", "", "lock"),
-        ("yes", "To everyone in #lobby", "announce"),
+        ("/reply hi", "Privately to carol", "lock"),
+        ("yes", "To everyone in #lobby", "warn"),
         (" ", "", "lock"),
         ("/whois bob", "", "lock"),
         ("@bob", "", "lock"),
-        ("hello @bob hi", "To everyone in #lobby", "announce"),
+        ("hello @bob hi", "To everyone in #lobby", "warn"),
         ("@ bob", "", "lock"),
-        ("//msg bob hi", "To everyone in #lobby", "announce"),
-        ("/me waves", "To everyone in #lobby", "announce"),
+        ("//msg bob hi", "To everyone in #lobby", "warn"),
+        ("/me waves", "To everyone in #lobby", "warn"),
         ("@bo hi", "No one called “bo” is here. Did you mean bob or bonnie?", "warn"),
         ("@crol hi", "No one called “crol” is here. Did you mean carol?", "warn"),
         ("@zoe hi", "No one called “zoe” is here.", "warn"),
@@ -372,8 +372,121 @@ def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     alice.hear(
         ":bonnie!b@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby"
     )
-    found, found_icon = alice.chat.describe_draft(draft)
-    assert (found.strip(), found_icon) == (words, icon)
+    notice = alice.chat.describe_draft(draft)
+    assert (notice.words.strip(), notice.icon) == (words, icon)
+    assert notice.offer == ("Answer carol privately" if words == "To everyone in #lobby" else "")
+
+
+@pytest.mark.parametrize(
+    ("draft", "words", "targets"),
+    [
+        ("hello", "", "#lobby"),
+        ("one\ntwo", "", "#lobby"),
+        ("@bob one\ntwo", "Privately to bob", "bob"),
+        ("@bob one\n\n  two\n", "Privately to bob", "bob"),
+        ("\n @BOB: one\n//two\n/me waves", "Privately to BOB", "BOB"),
+        ("@bob one\n/list\ntwo", "Privately to bob", "bob"),
+        ("/list\none", "", "#lobby"),
+        ("/whois bob", "", ""),
+        (
+            "one\n@bob two\nthree",
+            "First to everyone in #lobby, then privately to bob",
+            "#lobby bob",
+        ),
+        (
+            "@bob one\n/msg carol two",
+            "First privately to bob, then privately to carol",
+            "bob carol",
+        ),
+        ("@bob one\n/reply two", "First privately to bob, then privately to carol", "bob carol"),
+        ("/join #tea\none", "To everyone in #tea", "#tea"),
+        ("/join #a,#tea\none", "To everyone in #tea", "#tea"),
+        ("/join tea,bob\none", "", ""),
+        (
+            "@bob one\n/join tea\ntwo",
+            "First privately to bob, then to everyone in #tea",
+            "bob #tea",
+        ),
+        (
+            "@bob one\n/leave\ntwo",
+            "First privately to bob, then to where /leave leads",
+            "bob carol",
+        ),
+        ("/leave\n/join #tea\none", "To everyone in #tea", "#tea"),
+        ("@bob one\n/lsit\ntwo", "Privately to bob", "bob"),
+        ("@bob one\n@property\ntwo", "Privately to bob", "bob"),
+        ("@bob \ntwo", "", ""),
+        ("@bob:\ntwo", "", ""),
+        ("/msg #lobby two", "", ""),
+        ("/announce two", "", ""),
+    ],
+)
+def test_notice_names_all_to_whom_the_lines_of_a_draft_go(draft, words, targets):
+    """And no others: it is compared with what is sent."""
+    alice = User().join()
+    alice.hear(":carol!c@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst")
+    alice.type("@carol yes")
+    alice.sent.clear()
+    assert alice.chat.describe_draft(draft).words == words
+    alice.type(draft)
+    sent = alice.sent
+    while alice.answer(*(":alice!a@h " + line for line in sent if line[:4] == "JOIN")):
+        sent += alice.sent
+    reached = [line.split()[1] for line in sent if line.startswith("PRIVMSG ")]
+    assert list(dict.fromkeys(reached)) == targets.split()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a", "a"), ("fourteen_chars", "fourteen_chars"), ("fifteen_letters", "fifteen_lette…")],
+)
+def test_offer_has_room_beside_the_notice(alice, name, words):
+    alice.hear(":%s!c@h PRIVMSG alice :psst" % name)
+    assert alice.chat.describe_draft("hi").offer == "Answer %s privately" % words
+
+
+def test_text_of_a_private_conversation_is_private_in_its_notice(alice):
+    alice.hear(":carol!c@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst")
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    mixed = "First privately to bob, then privately to carol"
+    cases = [("one", ""), ("@bob one", ""), ("one\n@carol two", mixed)]
+    assert [alice.chat.describe_draft(draft).words for draft, _ in cases] == [w for _, w in cases]
+
+
+def test_operator_s_notice_of_an_announcement():
+    alice = User("hubbub/resume").join()
+    alice.hear(":alice!a@h MODE alice :+o")
+    assert alice.chat.describe_draft("/announce ")[:2] == ("To everyone on this chat", "announce")
+
+
+@pytest.mark.parametrize(
+    ("typed", "rest"),
+    [
+        ("@bob one\n/etc/hosts\nsecret", "/etc/hosts\n@bob secret"),
+        ("@bob one\n@property\n  def two", "@property\n@bob   def two"),
+        ("@bob one\n/foo\n/me waves\nthree", "/foo\n@bob /me waves\nthree"),
+        ("@bob one\n/foo\n@carol two\nthree", "/foo\n@carol two\nthree"),
+        ("@bob one\n/foo\n//two", "/foo\n@bob /two"),
+        ("@bob one\n/foo", "/foo"),
+        ("/join #tea\n/foo\nhi", "/foo\nhi"),
+        ("one\n/foo\ntwo", "/foo\ntwo"),
+        ("@bob one\n/topic x\nsecret", "@bob secret"),  # another conversation is in view then
+        ("@bob one\n/topic x\n/foo\nsecret", "/foo\n@bob secret"),
+    ],
+)
+def test_private_lines_that_are_given_back_stay_private(alice, typed, rest):
+    alice.hear(":alice!a@h JOIN #spam")
+    alice.type(typed)
+    if "/topic" in typed:
+        alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("#spam")))
+    alice.answer(":alice!a@h JOIN #tea")
+    assert alice.chat.outcome.rest == rest
+
+
+def test_private_lines_that_wait_are_private_after_a_lost_connection(alice):
+    alice.type("@bob one\n/topic x\nsecret")
+    alice.lose()
+    assert alice.chat.outcome.rest == "/topic x\n@bob secret"
 
 
 @pytest.mark.parametrize(
@@ -400,14 +513,14 @@ def test_draft_for_all_says_so_below_an_unanswered_private_line(alice, lines, is
             alice.chat.do(NOW, alice.chat.open, rest)
         else:
             alice.hear(line)
-    expected = ("To everyone in #lobby", "announce") if is_warned else ("", "lock")
-    assert alice.chat.describe_draft("yes") == expected
+    expected = "To everyone in #lobby", "warn", "Answer bob privately"
+    assert alice.chat.describe_draft("yes")[:3] == (expected if is_warned else ("", "lock", ""))
 
 
 def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
     assert alice.chat.describe_draft("@zoe hi")[1] == "warn"
     alice.chat.do(NOW, alice.chat.handle, Lost("Connection lost"))
-    assert alice.chat.describe_draft("@zoe hi") == ("Privately to zoe", "lock")
+    assert alice.chat.describe_draft("@zoe hi")[:2] == ("Privately to zoe", "lock")
 
 
 @pytest.mark.parametrize(
@@ -2429,14 +2542,16 @@ def test_reply_to_a_private_message_in_a_room_is_private(alice):
     entry = alice.chat.current.entries[-2]
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))
     assert (alice.chat.current.name, alice.chat.address_of(entry)) == ("#lobby", "@rob ")
-    assert alice.chat.describe_draft("fine")[0] == "To everyone in #lobby, not only to rob"
+    assert alice.chat.describe_draft("fine") == (
+        "To everyone in #lobby", "warn", "Answer rob privately", entry)  # fmt: skip
+    assert alice.chat.describe_draft("@rob fine").words == "Privately to rob, in reply to: hm"
     alice.type("@rob fine")
     assert alice.sent[-1].endswith("PRIVMSG rob :fine") and alice.chat.reply_to is None
     assert alice.chat.conversation_named("rob").entries[-1].reply_to == "8"
     alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named("rob")))
     assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))  # chosen before that
-    assert alice.chat.describe_draft("fine")[0] == "To everyone in #lobby, not only to bob"
+    assert alice.chat.describe_draft("fine")[2:] == ("Answer bob privately", entry)
     alice.type("@zoe hello")
     assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.reply_to is entry
 
@@ -2504,7 +2619,7 @@ def test_failed_message_can_be_edited(alice, room, typed, target, given_back):
 def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
     """Neither in their conversation nor in a room, nor before the message is sent."""
     alice.hear(":bobby!b@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst", ":bob!b@h QUIT :bye")
-    assert alice.chat.describe_draft("@bob hi") == ("No one called “bob” is here. ", "warn")
+    assert alice.chat.describe_draft("@bob hi")[:2] == ("No one called “bob” is here. ", "warn")
     assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: No such user: bob"]
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: bob is not here."]

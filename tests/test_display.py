@@ -534,4 +534,4 @@ def test_more_arguments_than_modes_are_refused(typed):
     ],
 )
 def test_text_is_shortened_between_characters(text, size, shown):
-    assert protocol.shorten(text, size) == shown
+    assert server.shorten(text, size) == shown

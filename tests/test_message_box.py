@@ -236,6 +236,9 @@ def test_answer_goes_to_the_user_whom_the_box_names(alice, desktop, hub):
     assert "@bob two" in alice.draft
 
 
+TO_BOB, TO_CAROL = ("Privately to %s, in reply to: " % name for name in ("bob", "carol"))
+
+
 def test_private_line_is_answered_privately_in_its_room(alice, desktop, hub):
     """Ctrl+R again goes on to the older lines of the room, and takes away what it put there."""
     hear(hub, alice, "one")
@@ -244,8 +247,8 @@ def test_private_line_is_answered_privately_in_its_room(alice, desktop, hub):
     hub.send(":carol!c@h PRIVMSG alice :hush", ":bob!b@h PRIVMSG #lobby :two")
     alice.sees("[bob]: two")
     in_public = "Reply to bob in #lobby: "
-    steps = [(in_public + "two", ""), ("Privately to carol", "@carol "),
-             ("Privately to bob", "@bob "), (in_public + "one", "")]  # fmt: skip
+    steps = [(in_public + "two", ""), (TO_CAROL + "hush", "@carol "),
+             (TO_BOB + "psst", "@bob "), (in_public + "one", "")]  # fmt: skip
     hub.send(":carol!c@h JOIN #lobby")
     desktop.pump(lambda: "carol" in alice.people)
     for notice, draft in [*steps, *steps]:
@@ -255,13 +258,8 @@ def test_private_line_is_answered_privately_in_its_room(alice, desktop, hub):
     for _ in range(3):
         alice.press("Control-r", alice.box)
     alice.chat_view.composer.notice.event_generate("<Button-1>")
-    assert (alice.notice, alice.draft) == ("Privately to bob", "@bob ")
+    assert (alice.notice, alice.draft) == (TO_BOB + "psst", "@bob ")
     alice.type("fine")
-    alice.press("Control-r", alice.box)
-    assert (alice.notice, alice.draft) == (in_public + "one", "fine")
-    for _ in range(3):
-        alice.press("Control-r", alice.box)
-    assert alice.draft == "@bob fine"
     alice.type("<Return>")
     assert "+draft/reply=7" in hub.expect("PRIVMSG bob :fine")
     assert (alice.notice, alice.draft, alice.conversations[0]) == ("", "", "#lobby")
@@ -276,7 +274,7 @@ def test_line_chosen_by_key_is_the_one_that_is_replied_to(alice, desktop, hub):
     )
     alice.sees("[carol -> you]: hush  (only you two)")
     by_key = alice.text
-    steps = [("Privately to carol", "@carol "), ("", ""), ("Privately to bob", "@bob "),
+    steps = [(TO_CAROL + "hush", "@carol "), ("", ""), (TO_BOB + "psst", "@bob "),
              ("Reply to bob in #lobby: one", "")]  # fmt: skip
     for count, (notice, draft) in enumerate(steps, 1):
         for _ in range(count):
@@ -291,21 +289,150 @@ def test_private_answer_that_would_be_public_is_said_so(alice, desktop, hub):
     alice.sees("[bob -> you]: psst  (only you two)")
     alice.press("Control-r", alice.box)
     alice.type("*fine", "<Home>", *["<Delete>"] * 6)
-    assert (alice.draft, alice.notice) == ("fine", "To everyone in #lobby, not only to bob")
-    alice.type("<End>", *["<BackSpace>"] * 4)
-    assert alice.notice == ""
-    alice.type("/whois bob")
-    assert alice.notice == ""
-    alice.type(*["<BackSpace>"] * 10, "fine")
-    alice.type("<Return>")
+    assert (alice.draft, alice.notice) == ("fine", "To everyone in #lobby")
+    assert alice.offer == "Answer bob privately"
+    alice.press("Control-r", alice.box)
+    assert (alice.draft, alice.notice) == ("@bob fine", TO_BOB + "psst")
+    alice.type("<Escape>")  # what is written stays private
+    assert (alice.draft, alice.notice, alice.offer) == ("@bob fine", "Privately to bob", "")
+    alice.type(*["<BackSpace>"] * 9, "/whois bob")
+    assert (alice.notice, alice.offer) == ("", "")
+    alice.type(*["<BackSpace>"] * 10, "fine", "<Return>")
     hub.expect("PRIVMSG #lobby :fine")
     assert alice.notice == ""
     alice.press("Control-r", alice.box)
     alice.type("<Escape>")
     assert (alice.draft, alice.notice) == ("", "")
+
+
+@pytest.mark.parametrize("way", ["click", "Return", "space", "Control-r"])
+def test_draft_for_all_becomes_private_where_it_is_offered(alice, desktop, hub, way):
+    """The offer comes with the private line, also while something is being written."""
+    alice.type("see ", "you")
+    assert (alice.notice, alice.offer) == ("", "")
+    hub.send("@msgid=7 :bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    assert (alice.notice, alice.offer) == ("To everyone in #lobby", "Answer bob privately")
+    answer = alice.chat_view.composer.answer
+    if way == "click":
+        x, y = (answer.winfo_rootx() + 5, answer.winfo_rooty() + 5)
+        alice.xdotool("mousemove", str(x), str(y))
+        desktop.pump(lambda: alice.tip)
+        assert alice.tip == "Put @bob before what you have written   Ctrl+R"
+        alice.xdotool("click", "1")
+    elif way == "Control-r":
+        alice.press(way, alice.box)
+    else:
+        steps = 0
+        while not alice.has_focus(answer) and steps < 20:
+            alice.type("<Tab>")
+            steps += 1
+        alice.type("<%s>" % way)
+    assert (alice.notice, alice.draft, alice.offer) == (TO_BOB + "psst", "@bob see you", "")
+    assert alice.has_focus(alice.box)
+    alice.type(" soon", "<Return>")
+    assert "+draft/reply=7" in hub.expect("PRIVMSG bob :see you soon")
+
+
+def test_offer_that_ends_leaves_the_focus_in_the_box(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    alice.type("see you")
+    alice.chat_view.composer.answer.focus_force()
+    desktop.update()
+    hub.send(":alice!alice@host PRIVMSG bob :from my other window")
+    desktop.pump(lambda: not alice.offer)
+    assert alice.has_focus(alice.box)
+
+
+@pytest.mark.parametrize(
+    ("draft", "steps"),
+    [
+        ("", ["#lobby: two", "@carol hush", "@bob psst", "#lobby: one", "#lobby: two"]),
+        ("fine", ["#lobby: two", "#lobby: one", "#lobby: two"]),
+        ("@bob fine", ["@bob psst", "@bob psst"]),
+        ("@BOB: fine", ["@bob psst"]),
+        ("@dave fine", [""]),
+        ("fine\n@bob fine", [""]),
+        ("/whois bob", [""]),
+    ],
+)
+def test_key_to_reply_does_not_change_who_reads_what_is_written(alice, hub, draft, steps):
+    hub.send(":carol!c@h JOIN #lobby", ":dave!d@h JOIN #lobby")
+    hear(hub, alice, "one")
+    hub.send(":bob!b@h PRIVMSG alice :psst", ":carol!c@h PRIVMSG alice :hush")
+    hear(hub, alice, "two")
+    alice.write(draft)
+    for step in steps:
+        before = alice.window.chat.describe_draft(alice.draft).words[:9]
+        alice.press("Control-r", alice.box)
+        reply = alice.window.chat.reply_to
+        name = alice.window.chat.address_of(reply) or "#lobby: "
+        assert (name + reply.line.text if reply else "") == step
+        after = alice.window.chat.describe_draft(alice.draft).words[:9]
+        assert not draft or ("Privately" in (before, after)) == (draft[0] == "@")
+
+
+def test_private_words_stay_private_beside_a_reply_to_a_public_line(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    hear(hub, alice, "in public")
     alice.press("Control-r", alice.box)
-    alice.type("fine", "<Escape>")  # what is written stays private
-    assert (alice.draft, alice.notice) == ("@bob fine", "Privately to bob")
+    alice.press("Control-r", alice.box)
+    alice.type("a secret")
+    x, y = alice.text.bbox(alice.text.search("in public", "1.0"))[:2]
+    alice.text.event_generate("<Button-3>", x=x, y=y)
+    alice.text.event_generate("<ButtonRelease-3>", x=x, y=y)
+    alice.choose("Reply")
+    assert (alice.draft, alice.notice) == ("@bob a secret", "Privately to bob")
+    alice.type("<Return>")
+    hub.expect("PRIVMSG bob :a secret")
+
+
+def test_reply_ends_with_the_text_that_is_deleted(alice, desktop, hub):
+    """So the key begins again with the newest line."""
+    hear(hub, alice, "one", "two", "three")
+    for keys in (["<BackSpace>"] * 2, ["<ctrl+a>", "<ctrl+x>"], ["<ctrl+a>", "<Delete>"]):
+        for words in ("three", "two"):
+            alice.press("Control-r", alice.box)
+            assert alice.notice == "Reply to bob in #lobby: " + words
+        alice.type("ok", *keys)
+        assert (alice.draft, alice.notice) == ("", "")
+
+
+# Esc
+
+
+@pytest.mark.parametrize("first", ["topic", "search", "password"])
+def test_escape_is_for_the_part_with_the_focus(anna, desktop, hub, first):
+    """Here for each of three that are open; the others stay."""
+    view = anna.chat_view
+    hub.send(":anna!a@h MODE #lobby +o anna")
+    anna.press("Control-f", anna.box)
+    anna.type("words")
+    anna.open_menu("Log in…")
+    anna.type("s3cret")
+    view.edit_topic()
+    anna.type("a topic")
+    fields = {
+        "topic": (lambda: view.topic and view.topic.text, lambda: view.topic is not None),
+        "search": (lambda: view.search_bar.field.text, lambda: view.search_bar.is_open),
+        "password": (lambda: view.composer.hidden, lambda: hidden(anna) is not None),
+    }
+    order = [first, *(name for name in ("search", "password", "topic") if name != first)]
+    for count, name in enumerate(order, 1):
+        fields[name][0]().focus_force()
+        desktop.update()
+        anna.type("<Escape>")
+        assert [is_open() for _, is_open in map(fields.get, order)] == [
+            place > count for place in range(1, 4)
+        ]
+
+
+def test_escape_in_the_box_leaves_a_topic_that_is_being_changed(anna, hub):
+    anna.chat_view.edit_topic()
+    anna.type("a topic")
+    anna.press("Escape", anna.box)
+    assert anna.chat_view.topic.get() == "a topic"
 
 
 # Sheets

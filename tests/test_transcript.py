@@ -536,7 +536,7 @@ def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
     alice.press("Control-r", alice.box)
     assert alice.window.chat.reply_to.line.text == "in public"
     alice.press("Control-r", alice.box)
-    assert (alice.draft, alice.notice) == ("@bob ", "Privately to bob")
+    assert (alice.draft, alice.notice) == ("@bob ", "Privately to bob, in reply to: a secret")
     alice.say("it is safe")
     hub.expect("PRIVMSG bob :it is safe")
 

@@ -191,6 +191,14 @@ def test_escape_closes_and_undoes_before_it_quits(desktop, monkeypatch):
     alice.press("Escape")
     assert view.fields[NAME].get() == "al" and alice.window.root is not None
     desktop.pump(lambda: "Esc to quit" in view._keys.cget("text"))
+    for name, words in (("alice", "Esc to undo the name"), ("al", "Esc to quit")):
+        alice.fill(name=name)
+        desktop.pump(lambda words=words: words in view._keys.cget("text"))
+    view.fill("", "")
+    alice.fill(name="alice")
+    desktop.pump(lambda: "Esc to clear the name" in view._keys.cget("text"))
+    alice.press("Escape", view.fields[NAME])
+    assert view.fields[NAME].get() == "" and alice.window.root is not None
     alice.press("Escape")
     assert alice.window.root is None
 

@@ -263,6 +263,72 @@ def test_closing_asks_if_the_server_hangs(alice, desktop, monkeypatch):
     assert alice.window.root is None
 
 
+@pytest.mark.parametrize("way", ["close", "Control-q", "/quit", "Other server…", "Quit"])
+@pytest.mark.parametrize("where", ["#lobby", "bob"])
+def test_leaving_asks_before_a_draft_is_lost(alice, desktop, hub, way, where):
+    """In whatever conversation it was begun; each way out asks alike, and not twice."""
+
+    def leave():
+        if way == "close":
+            alice.close()
+        elif way == "/quit":
+            alice.chat_view.open("carol")
+            alice.say(way)
+        elif way[0] == "C":
+            alice.press(way, alice.box)
+        else:
+            alice.open_menu(way)
+
+    alice.chat_view.open(where)
+    alice.write("half of a")
+    if way != "Control-q":
+        alice.chat_view.open("carol")
+    leave()
+    question = "Leave this server?" if way[0] == "O" else "Close Hubbub?"
+    question += " You have an unfinished message to %s." % where
+    desktop.pump(lambda: alice.banner == question)
+    alice.press("Return")  # "Stay" has the focus
+    assert alice.banner == "" and alice.window.is_chatting
+    alice.chat_view.open(where)
+    assert alice.draft == "half of a"
+    leave()
+    desktop.pump(lambda: alice.banner == question)
+    alice.chat_view.banner.buttons[0].invoke()
+    desktop.pump(lambda: alice.window.root is None or not alice.window.is_chatting)
+
+
+def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hub):
+    hub.finish()
+    desktop.pump(lambda: alice.banner.startswith("Connection lost."))
+    alice.say("meanwhile")
+    alice.chat_view.open("bob")
+    alice.write("to you")
+    alice.chat_view.open("#lobby")
+    alice.write("  ")
+    alice.close()
+    words = "1 message has not been sent yet, and would be lost. "
+    question = "Close Hubbub? %sYou have an unfinished message to bob." % words
+    desktop.update()
+    assert alice.banner == question
+    alice.press("Return")  # "Stay" has the focus
+    assert alice.banner.startswith("Connection lost.")
+    alice.chat_view.composer.begin("/announce ")
+    alice.chat_view.open("bob")
+    alice.chat_view.composer.set("")
+    alice.close()
+    desktop.pump(lambda: alice.banner == "Close Hubbub? " + words.strip())
+
+
+def test_question_about_a_draft_ends_with_the_draft(alice, desktop):
+    alice.write("half of a")
+    alice.close()
+    desktop.pump(lambda: "unfinished" in alice.banner)
+    alice.chat_view.composer.set("")
+    desktop.pump(lambda: alice.banner == "")
+    alice.close()
+    assert alice.window.root is None
+
+
 def test_closing_waits_for_echoes_that_are_on_their_way(alice, desktop, hub, monkeypatch):
     monkeypatch.setattr(client, "ECHO_TIME", TIMEOUT)
     monkeypatch.setattr(client.Questions, "ask_close", None)

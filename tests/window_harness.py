@@ -324,6 +324,12 @@ class Person:
         return notice.cget("text").strip() if notice.winfo_manager() else ""
 
     @property
+    def offer(self):
+        """The words of the button beside the notice; "" if there is none."""
+        answer = self.chat_view.composer.answer
+        return answer.cget("text") if answer.winfo_manager() else ""
+
+    @property
     def suggested(self):
         """The words in the list above the message box; the chosen one is in angle brackets."""
         suggestions = self.chat_view.composer.suggestions
