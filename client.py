@@ -1099,37 +1099,14 @@ class Conversation:
         return entry if entry in self.entries else self._known.get(entry.msgid)
 
 
-class Shades:
-    """The colours of nicknames, as numbers below COUNT: each has its own as long as there are any.
+SHADES = 8  # colours of nicknames
 
-    A nickname keeps its colour, also for the name that its user changes it to.
-    """
 
-    COUNT = 8
-
-    def __init__(self) -> None:
-        self._known: Dict[str, int] = {}  # by folded nickname
-        self._free = set(range(self.COUNT))
-
-    @staticmethod
-    @functools.lru_cache(maxsize=1000)
-    def preferred(folded: str) -> int:
-        """Return the colour that a folded nickname has if that is free, or no other is."""
-        return zlib.crc32(folded.encode("utf-8", "replace")) % Shades.COUNT
-
-    def of(self, nickname: str) -> int:
-        """Return the colour of a nickname."""
-        folded = protocol.casefold(nickname)
-        first = self.preferred(folded)
-        if self._free and folded not in self._known:
-            self._known[folded] = min(self._free, key=lambda free: (free - first) % self.COUNT)
-            self._free.remove(self._known[folded])
-        return self._known.get(folded, first)
-
-    def rename(self, old: str, new: str) -> None:
-        """Keep the colour of a user for a new nickname."""
-        if len(self._known) < MAX_MEMBERS:
-            self._known[protocol.casefold(new)] = self.of(old)
+@functools.lru_cache(maxsize=1000)
+def find_shade(nickname: str) -> int:
+    """Return the number of a nickname's colour, below SHADES: everywhere and always the same."""
+    number = zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace"))
+    return (number >> 20) % SHADES  # any bits serve; these make a varied picture for the README
 
 
 # Changes
@@ -1405,7 +1382,6 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
-        self.shades = Shades()
         for channel in filter(None, [self.create(name, CHANNEL) for name in rooms]):
             channel.membership = REJOINING
 
@@ -2796,7 +2772,6 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    chat.shades.rename(old, new)
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
     if namesake is not None and namesake not in conversations:
@@ -4086,16 +4061,16 @@ COLORS = {  # role: in the dark theme, in the light one
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
     "thumb_active": ("#5b6678", "#98a3b2"), "code": ("#232933", "#eff2f6"),
     # Names of others: none looks like own lines, the server's or private ones
-    "name0": ("#e8836a", "#ba412a"), "name1": ("#f58b05", "#a85200"),
-    "name2": ("#9dba3c", "#4f7900"), "name3": ("#e3cf4f", "#755c00"),
-    "name4": ("#2cc9cf", "#00757a"), "name5": ("#f79cc0", "#c2156b"),
-    "name6": ("#cbb096", "#7d5a50"), "name7": ("#e070dc", "#a62f98"),
+    "name0": ("#ff7568", "#d80848"), "name1": ("#bfa590", "#703830"),
+    "name2": ("#9cb060", "#607008"), "name3": ("#f6e850", "#785008"),
+    "name4": ("#22c7cf", "#087078"), "name5": ("#ee62e6", "#b83898"),
+    "name6": ("#e08c0a", "#c04000"), "name7": ("#f8bccf", "#504068"),
 }  # fmt: skip
 PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
     for index, theme in enumerate(("dark", "light"))
 }
-AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(Shades.COUNT))
+AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(SHADES))
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
@@ -4363,7 +4338,6 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
-        self.shades = Shades()
         # As wide as their canvas, which keeps those in view: one for each size of the window.
         self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
@@ -4765,7 +4739,7 @@ class Drawing:
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         dp, left = self._look.dp, self.left
-        self.picture(self._disc(size, AVATARS[self._look.shades.of(name)]), 10)
+        self.picture(self._disc(size, AVATARS[find_shade(name)]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
             for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
@@ -5783,7 +5757,7 @@ def render(
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
-    name = "name%d" % look.shades.of(line.nickname) if is_other else "name"
+    name = "name%d" % find_shade(line.nickname) if is_other else "name"
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
     weight = ("name",) if code else ()  # the same on all lines, so that they stand in columns
     person = ("person",) if line.nickname and not entry.is_own else ()
@@ -8303,9 +8277,7 @@ class Window:
 
     def _new_chat(self, server: str) -> Chat:
         rooms = self.settings.rooms.get(short_address(server), [])
-        chat = Chat(server, self.settings.levels, self.settings.ignored, rooms)
-        chat.shades = self.look.shades
-        return chat
+        return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
         """Connect, or show what is wrong with the name or the server."""

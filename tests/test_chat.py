@@ -2625,6 +2625,6 @@ def test_quoted_message_that_comes_later_is_shown(kept):
 )
 def test_text_is_shown_once(text):
     line = protocol.Line(FROM_OTHERS, NOW, "[bob]:", text, "bob")
-    look = types.SimpleNamespace(encode=lambda part: part, shades=client.Shades())
+    look = types.SimpleNamespace(encode=lambda part: part)
     parts = client.render(client.Entry(1, line), (), "alice", "", look)
     assert "".join(parts[::2]).endswith("[bob]: %s\n" % text)
