@@ -6326,6 +6326,13 @@ class ConnectView:
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
+        for last in (
+            self.fields[PASSWORD].master,
+            self.button,
+            self.host.master,
+            self.other.master,
+        ):
+            last.lift()  # Tab goes there after all else, in this order
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
             self._show_field(field, False)
         self.frame.bind("<Configure>", lambda event: self._lay_out())
@@ -6993,9 +7000,10 @@ class ChatView:
         self.focus_composer()
 
     def next_pane(self, step: int) -> None:
-        """Move the focus to the next of the parts that are in view."""
-        panes: List[tk.Misc] = [self.sidebar.list.canvas, self.transcript.text]
-        panes = [*panes, self.composer.text, self.people.list.canvas]
+        """Move the focus to the next of the parts, or the button of one that is not in view."""
+        people, button = self.people.list.canvas, self.buttons["person"]
+        panes = [self.sidebar.list.canvas, self.menu_button, self.transcript.text]
+        panes += [self.composer.text, people if people.winfo_viewable() else button]
         panes = [pane for pane in panes if pane.winfo_viewable()]
         focus = self.frame.focus_get()
         index = panes.index(focus) if focus in panes else panes.index(self.composer.text)

@@ -209,15 +209,19 @@ def test_f6_goes_through_the_panes_in_view(settled, desktop):
     for pane in panes[:0:-1]:
         settled.press("Shift-F6")
         assert settled.has_focus(pane)
-    settled.root.geometry("480x600")
+    settled.root.geometry("480x600")  # buttons stand for what is not in view
     desktop.pump(view.menu_button.winfo_viewable)
-    for pane in (panes[3], panes[0], panes[3]):
+    for pane in (view.buttons["person"], view.menu_button, panes[3], panes[0]):
         settled.press("F6")
         assert settled.has_focus(pane)
 
 
-def test_tab_reaches_all_buttons_of_the_chat(settled, desktop):
+@pytest.mark.parametrize("width", [1160, 800, 480])
+def test_tab_reaches_all_buttons_of_the_chat(settled, desktop, width):
     view, reached = settled.chat_view, []
+    settled.root.geometry("%dx600" % width)
+    desktop.pump(lambda: settled.root.winfo_width() == width)
+    desktop.update()
     settled.press("F6", settled.box)
     for _ in range(20):
         settled.press("Tab")
@@ -225,8 +229,15 @@ def test_tab_reaches_all_buttons_of_the_chat(settled, desktop):
         if reached[-1] is view.composer.text:
             settled.press("Control-Tab")
             reached.append(settled.root.focus_lastfor())
-    wanted = [view.sidebar.head.canvas, view.sidebar.user.canvas]
-    assert set(wanted) | set(view.buttons.values()) <= set(reached)
+    wanted = [view.sidebar.head.canvas, view.sidebar.user.canvas, view.menu_button]
+    wanted += [
+        view.sidebar.list.canvas,
+        view.people.list.canvas,
+        view.room.canvas,
+        view.transcript.text,
+    ]
+    in_view = {widget for widget in [*wanted, *view.buttons.values()] if widget.winfo_viewable()}
+    assert in_view <= set(reached) and len(in_view) >= 7
 
 
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
