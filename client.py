@@ -2898,7 +2898,7 @@ def _on_isupport(chat: Chat, message: Message) -> None:
         name, _, value = token.partition("=")
         if name in _TOKENS:
             chat.session.tokens[name] = protocol.unescape_token(value)
-    network = chat.session.tokens.get("NETWORK", "")
+    network = protocol.clean(chat.session.tokens.get("NETWORK", ""), protocol.MAX_NETWORK)
     if network and network != chat.console.name:
         chat.console.rename(network)
         chat.change(STATUS)
@@ -4697,6 +4697,7 @@ class Drawing:
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
         self._pictures: List[Any] = []  # in view
+        self._cut: List[str] = []  # the texts in view that are cut
         self._is_hovered = self._has_focus = False  # a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
@@ -4711,14 +4712,14 @@ class Drawing:
             self._redraw_id = self.canvas.after_idle(self._redraw)
 
     def make_button(self, press: Callable[["tk.Misc"], object], words: Callable[[], str]) -> None:
-        """Make a button of the whole drawing; `words` are its tip."""
+        """Make a button of the whole drawing; its tip has what is cut, and `words`."""
         canvas = self.canvas
         canvas.configure(takefocus=1, cursor="hand2")
         for sequence in ("<Button-1>", "<<Return>>", "<space>", "<<ContextMenu>>"):
             canvas.bind(sequence, lambda event: press(canvas))
         for name in ("Enter", "Leave", "FocusIn", "FocusOut"):
             canvas.bind("<%s>" % name, self._on_edge)
-        Tip(canvas, self._look, words)
+        Tip(canvas, self._look, lambda: "\n".join(filter(None, [*self._cut, words()])))
 
     def _on_edge(self, event: "TkEvent") -> None:
         if event.type in (tk.EventType.Enter, tk.EventType.Leave):
@@ -4747,8 +4748,9 @@ class Drawing:
 
     def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
         """Draw a text into what is free; return its width."""
-        text = self._look.shorten(text, font, self.right - self.left)
-        return self._text(self.left, text, color, font, dy, "w")
+        shown = self._look.shorten(text, font, self.right - self.left)
+        self._cut += [text] if shown != self._look.text(text) else []
+        return self._text(self.left, shown, color, font, dy, "w")
 
     def skip(self, size: int) -> None:
         """Leave free some room at the left end."""
@@ -4827,6 +4829,7 @@ class Drawing:
         if self.canvas.winfo_exists():
             self.canvas.delete("all")
             self._pictures.clear()
+            self._cut.clear()
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
@@ -7066,12 +7069,10 @@ class ChatView:
             self.close_topic()
 
     def _topic_tip(self) -> str:
-        chat, topic = self._window.chat, self._window.chat.current.topic
-        room = self.room.canvas.winfo_width() - self._look.px(20) - self._look.dp(8)
-        is_cut = self._look.shorten(topic, "small", room) != self._look.text(topic)
-        can_click = self.topic is None and chat.can_set_topic(chat.current)
-        words = "Click to change the topic" if can_click else ""
-        return "\n".join(filter(None, [topic if is_cut else "", words]))
+        can_click = self.topic is None and self._window.chat.can_set_topic(
+            self._window.chat.current
+        )
+        return "Click to change the topic" if can_click else ""
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
@@ -7981,6 +7982,9 @@ class Hosting:
             return view.show_error(NAME, error)
         if not network:
             return view.show_error(NETWORK, "Type a name for the chat first.")
+        if len(network) > protocol.MAX_NETWORK:
+            error = "The name is too long. Use at most %d characters." % protocol.MAX_NETWORK
+            return view.show_error(NETWORK, error)
         try:
             self.host = Host(network, "--network=" + network)
         except OSError as error:
@@ -8450,7 +8454,7 @@ class Window:
             self.settings.save()
         if HELP in kinds:
             self.questions.help()
-        network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
+        network = self.chat.session.tokens.get("NETWORK", "") and self.chat.console.name
         if STATUS in kinds and network and self.settings.learn(self._server, network):
             self.settings.save()
 

@@ -320,11 +320,26 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     desktop.pump(lambda: settled.sheet is not None and settled.sheet.list.rows[0].is_caption)
 
 
-def test_topic_that_is_edited_promises_no_click(settled, desktop):
+def test_topic_that_is_edited_promises_no_click(settled, desktop, monkeypatch):
+    monkeypatch.setattr(Tip, "DELAY", 20)
     view = settled.chat_view
-    assert view._topic_tip() == "Click to change the topic"
+    point_at(settled, view.room.canvas)
+    desktop.pump(lambda: settled.tip == "Click to change the topic")
     view.edit_topic()
     assert view._topic_tip() == ""
+
+
+@pytest.mark.parametrize("length", [40, 41])
+def test_names_that_are_cut_have_tips(settled, desktop, hub, monkeypatch, length):
+    """What is drawn is cut with an ellipsis, and so is a name that is longer than ours are."""
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    name = "Chemistry and other things, Room 12 " + "x" * (length - 36)
+    hub.send(":hub 005 alice NETWORK=%s :are supported" % client.protocol.escape_token(name))
+    shown = name if length == 40 else name[:39] + "…"
+    title = "Connected: alice @ %s — Hubbub" % shown
+    desktop.pump(lambda: settled.root.title() == title)
+    point_at(settled, settled.chat_view.sidebar.head.canvas)
+    desktop.pump(lambda: settled.tip == shown + "\nMenu   F10")
 
 
 def test_rows_have_tips(settled, desktop, monkeypatch):
