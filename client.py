@@ -3296,7 +3296,7 @@ def split_lines(text: str) -> List[str]:
     """
     lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
     text = "\n".join(lines).strip("\n")
-    is_code = any("\n" in block.group() for block in _CODE.finditer(text))
+    is_code = any("\n" in (b.group(1) or b.group()) for b in _CODE.finditer(text))
     return [line or " " for line in text.split("\n") if line or is_code]
 
 
@@ -5715,9 +5715,11 @@ def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
 
 _CODE = re.compile(
     r"^```.*(?:\n(?!```).*)*(?:\n```.*)?"  # between fences
-    # What opens a block, its lines from the first to the last that is indented, what closes it
-    r"|^(?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
-    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?"
+    # What opens a block, its lines from the first to the last that is indented, what closes it;
+    # and the rest on the other sides of blank lines, which only pasted code has
+    r"|^(?:\A(?:(?!```).*\n)+?[^\S\n]*\n)?((?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
+    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?)"
+    r"(?:\n[^\S\n]*$(?:\n(?!```).*)*)?"
     % "async|case|class|def|do|elif|else|except|finally|for|if|match|try|while|with",
     re.MULTILINE,
 )
@@ -5741,7 +5743,7 @@ def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
             text = ("  .\n" if any(line.startswith("  ") for line in lines) else "```\n") + text
         for found in _CODE.finditer(text):
             start, stop = (text.count("\n", 0, end) for end in found.span())
-            if stop > start:
+            if "\n" in (found.group(1) or found.group()):
                 code.update(paste[max(0, start - above) : stop + 1 - above])
     return code
 

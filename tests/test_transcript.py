@@ -437,10 +437,18 @@ def test_lines_that_are_no_paste_are_not_code(alice, hub):
         (["not closed:"], ["```", "ls", "pwd"], []),
         (["if you like"], ["if x:", "  y()", "else:", "  z()"], ["if not:"]),
         ([], ["  a", "  b"], ["```"]),
+        ([], [*CODE, " ", "a = area(2)", " ", "print(a)"], []),  # text has no blank lines
+        ([], ["import sys", " ", *CODE], ["print(area(2))"]),
+        ([], ["import sys", "x = 1", " ", "y = 2", " ", "if x:", "    y()", "", "z()"], []),
+        (["one", " ", "  two", " ", "three"], [], []),  # a single line is still no block
+        ([], ["  a", "  b", " ", "c"], ["```"]),
     ],
 )
 def test_code_in_a_paste_is_what_is_indented_or_fenced(prose, code, more):
-    """It may begin with the line that opens a block, and end with the sign that closes one."""
+    """It may begin with the line that opens a block, and end with the sign that closes one.
+
+    Only pasted code has blank lines: what they part from it is code, too.
+    """
     entries = [
         Entry(number, Line(client.FROM_OTHERS, float(number), "[bob]:", text, "bob"))
         for number, text in enumerate([*prose, *code, *more])
