@@ -6175,9 +6175,11 @@ class Transcript:
 
     # What was found
 
-    def mark(self, hits: Sequence[Hit], index: int) -> None:
-        """Mark what a search has found, and show the hit of this index."""
+    def mark(self, hits: Sequence[Hit], index: int, moves: bool = True) -> None:
+        """Mark what a search has found, and go to the hit of this index unless the view stays."""
         self._found = {"find": hits, "found": hits[index : index + 1]}
+        if not moves:
+            return self._mark_found()
         for entry, _ in self._found["found"]:
             entries = self.conversation.shown
             if entry not in self._entries and entry in entries:
@@ -6185,7 +6187,7 @@ class Transcript:
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
-        self._notice_scroll()
+        return self._notice_scroll()
 
     def _mark_found(self) -> None:
         shown = set(self._entries)
@@ -6258,6 +6260,13 @@ class SearchBar:
         self._index = here[-1] if here else len(self._hits) - 1
         self._show()
 
+    def refresh(self) -> None:
+        """Find what has come since; the choice and the view stay."""
+        chosen = self._hits[self._index :][:1]
+        self._hits = self._transcript.conversation.find(self._words)
+        self._index = self._hits.index(chosen[0]) if chosen and chosen[0] in self._hits else 0
+        self._show(moves=False)
+
     def step(self, step: int) -> str:
         """Go to an older hit (-1), or back to a newer hit; after the last comes the first."""
         if not self.is_open:
@@ -6267,13 +6276,13 @@ class SearchBar:
             self._show()
         return "break"
 
-    def _show(self) -> None:
+    def _show(self, moves: bool = True) -> None:
         words, number = self._words, len(self._hits)
         note = (
             "%d of %d" % (number - self._index, number) if number else "No matches" if words else ""
         )
         self.field.show_note(note, bool(words and not number))
-        self._transcript.mark(self._hits, self._index)
+        self._transcript.mark(self._hits, self._index, moves)
 
 
 class ConnectView:
@@ -6895,6 +6904,8 @@ class ChatView:
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
             self.transcript.apply(here)
+            if here and self.search_bar.is_open:
+                self.search_bar.refresh()
         if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
