@@ -933,6 +933,7 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
         self.draft = self.topic_draft = ""
+        self.is_topic_in_use = False  # its field had the focus last, not the message box
         self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -6862,7 +6863,7 @@ class ChatView:
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
-        self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
+        self.composer.text.bind("<FocusIn>", lambda event: self._note_use(False), "+")
         for widget in (self.transcript.text, self.composer.button):
             widget.bind("<Key>", self._on_stray_key)
         self.transcript.text.bind("<<Return>>", self._on_enter)
@@ -6932,11 +6933,21 @@ class ChatView:
         self.composer.set(conversation.draft)
         if conversation.topic_draft and self._window.chat.can_set_topic(conversation):
             self.edit_topic()
+            self.focus_last()
 
     # What the user does
 
     def focus_composer(self) -> None:
         self.composer.text.focus_set()
+
+    def focus_last(self) -> None:
+        """Focus the message box, or the field for the topic if that was used last."""
+        topic = self.topic if self.transcript.conversation.is_topic_in_use else None
+        (topic or self.composer).text.focus_set()
+
+    def _note_use(self, is_topic: bool) -> None:
+        self.transcript.conversation.is_topic_in_use = is_topic
+        self.transcript.choose(None)
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
@@ -6954,7 +6965,7 @@ class ChatView:
         """Show another conversation; None for none."""
         if conversation is not None:
             self._window.do(self._window.chat.select, conversation)
-            self.focus_composer()
+            self.focus_last()
 
     def select_nth(self, number: int) -> None:
         """Show a conversation by its place in the sidebar, from 1."""
@@ -6963,7 +6974,7 @@ class ChatView:
     def open(self, name: str) -> None:
         """Show the conversation with a person or in a room."""
         self._window.do(self._window.chat.open, name)
-        self.focus_composer()
+        self.focus_last()
 
     def visit(self, name: str) -> None:
         """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
@@ -7053,6 +7064,7 @@ class ChatView:
             return focus_on(self.composer.text)
 
         field.text.bind("<<Return>>", save)
+        field.text.bind("<FocusIn>", lambda event: self._note_use(True), "+")
         field.text.bind("<FocusOut>", lambda event: self.frame.after_idle(self.leave_topic), "+")
         self._window.keys.add_to(field.frame)
         field.frame.place(in_=canvas, x=px(12), rely=1, y=-px(3), anchor="sw", relwidth=1)
@@ -7803,7 +7815,7 @@ class Questions:
 
         def closed(key: Any) -> None:
             self.sheet = None
-            view.focus_composer()
+            view.focus_last()
             if key is not None and choose is not None:
                 choose(key)
 
@@ -8537,7 +8549,7 @@ class Window:
         view = self.chat_view
         if self.menus.close():
             return None
-        if view.topic is not None:
+        if view.topic is not None and self.questions.sheet is None:
             view.close_topic()
             return view.focus_composer()
         if not view.composer.suggestions.is_open and self.questions.cancel():
