@@ -1894,7 +1894,9 @@ class Chat:
         elif message.command != "NOTE" or kind != ("BAN", "DONE"):
             return
         self.change(MEMBERS)
-        if kind[1:] == ("DONE",) and self.listing.params == _BANS:
+        listing = self.listing  # an answer that has not begun will know of this change
+        is_due = listing.rows or not listing.word
+        if kind[1:] == ("DONE",) and listing.params == _BANS and is_due:
             self.request(*_BANS)
 
     def _give_back(self, words: Iterable[str]) -> None:
@@ -2702,9 +2704,13 @@ def _finish_registration(chat: Chat) -> None:
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
-    if session.is_reconnect and HISTORY_CAP in session.caps:
+    if (session.is_reconnect or session.has_account) and HISTORY_CAP in session.caps:
         end = "timestamp=" + protocol.format_time(LATEST_TIME)  # our clock may be wrong
-        _ask(chat, TARGETS, None, "TARGETS", _just_before(chat, chat.complete_until), end)
+        span = _just_before(chat, chat.complete_until), end
+        if not session.is_reconnect:  # the newest of all that is kept
+            span = end, "timestamp=" + protocol.format_time(0.0)
+        limit = 0 if session.is_reconnect else MAX_STRANGERS
+        _ask(chat, TARGETS, None, "TARGETS", *span, limit=limit)
     for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.conversation_named(item.folded)
         if not item.folded.startswith(CHANNEL_SIGN):

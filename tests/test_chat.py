@@ -2139,6 +2139,30 @@ def test_missed_private_messages_are_fetched(kept):
     assert kept.seen("carol")[0] == "[carol -> you]: call me"
 
 
+@pytest.mark.parametrize("account", ["alice", "*"])
+def test_private_conversations_of_an_account_come_back_at_the_start(account):
+    """The latest; a user without an account has none."""
+    user = User(CAPS)
+    user.connect()
+    user.hear(*WELCOME[:2], ":alice!a@h JOIN #lobby %s :Alice" % account)
+    asked = [line for line in user.sent if "TARGETS" in line]
+    if account == "*":
+        assert asked == []
+        return
+    span = "timestamp=2999-01-01T00:00:00.000Z timestamp=1970-01-01T00:00:00.000Z"
+    assert asked == ["CHATHISTORY TARGETS %s :20" % span]
+    user.hear(
+        ":hub BATCH +t draft/chathistory-targets",
+        "@batch=t :hub CHATHISTORY TARGETS carol 2026-11-22T17:11:00.000Z",
+        ":hub BATCH -t",
+    )
+    assert user.sent == ["CHATHISTORY LATEST carol * :50"]
+    line = "msgid=9;time=2026-11-22T17:11:00.000Z :carol!c@h PRIVMSG alice :call me"
+    user.hear(*history("carol", line))
+    assert user.names == ["#lobby", "carol"]
+    assert user.chat.conversation_named("carol").unread == 0
+
+
 def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kept):
     kept.do(kept.chat.do(NOW, kept.chat.open, "dan"))
     kept.do(kept.chat.do(NOW, kept.chat.leave, kept.chat.conversation_named("#lobby")))
@@ -2560,6 +2584,18 @@ def test_answers_to_two_requests_are_kept_apart(alice):
     alice.hear(*BANS, ends[1])
     assert (listed(alice), alice.chat.listing.is_done) == (["BAN"], True)
     assert alice.hear(":hub NOTE BANS MUTE bob 60 :bob is muted") == ["[SERVER]: bob is muted"]
+
+
+def test_bans_are_asked_for_once_for_all_changes_of_a_moment(alice):
+    alice.all_sent  # noqa: B018
+    end = request(alice, "BANS")
+    alice.hear(*[":hub NOTE MUTE DONE bob 60 :bob is muted"] * 3)
+    assert alice.sent == []
+    alice.hear(*BANS, end)
+    alice.hear(*[":hub NOTE BAN DONE eve 60 :eve is banned"] * 3)
+    assert alice.sent == ["BANS"]
+    alice.hear(BANS[0], ":hub NOTE UNBAN DONE bob :bob is unmuted")
+    assert "BANS" in alice.sent  # that came too late for the answer
 
 
 def test_list_is_not_waited_for_after_the_connection_is_lost(alice):
