@@ -2704,13 +2704,9 @@ def _finish_registration(chat: Chat) -> None:
     for channel in chat.conversations:
         if channel.membership == REJOINING and channel.kind == CHANNEL:
             chat.send(Message("JOIN", (channel.name, *channel.channel_key)))
-    if (session.is_reconnect or session.has_account) and HISTORY_CAP in session.caps:
+    if session.is_reconnect and HISTORY_CAP in session.caps:
         end = "timestamp=" + protocol.format_time(LATEST_TIME)  # our clock may be wrong
-        span = _just_before(chat, chat.complete_until), end
-        if not session.is_reconnect:  # the newest of all that is kept
-            span = end, "timestamp=" + protocol.format_time(0.0)
-        limit = 0 if session.is_reconnect else MAX_STRANGERS
-        _ask(chat, TARGETS, None, "TARGETS", *span, limit=limit)
+        _ask(chat, TARGETS, None, "TARGETS", _just_before(chat, chat.complete_until), end)
     for item in chat.outbox.having(UNCERTAIN):
         conversation = chat.conversation_named(item.folded)
         if not item.folded.startswith(CHANNEL_SIGN):

@@ -2139,30 +2139,6 @@ def test_missed_private_messages_are_fetched(kept):
     assert kept.seen("carol")[0] == "[carol -> you]: call me"
 
 
-@pytest.mark.parametrize("account", ["alice", "*"])
-def test_private_conversations_of_an_account_come_back_at_the_start(account):
-    """The latest; a user without an account has none."""
-    user = User(CAPS)
-    user.connect()
-    user.hear(*WELCOME[:2], ":alice!a@h JOIN #lobby %s :Alice" % account)
-    asked = [line for line in user.sent if "TARGETS" in line]
-    if account == "*":
-        assert asked == []
-        return
-    span = "timestamp=2999-01-01T00:00:00.000Z timestamp=1970-01-01T00:00:00.000Z"
-    assert asked == ["CHATHISTORY TARGETS %s :20" % span]
-    user.hear(
-        ":hub BATCH +t draft/chathistory-targets",
-        "@batch=t :hub CHATHISTORY TARGETS carol 2026-11-22T17:11:00.000Z",
-        ":hub BATCH -t",
-    )
-    assert user.sent == ["CHATHISTORY LATEST carol * :50"]
-    line = "msgid=9;time=2026-11-22T17:11:00.000Z :carol!c@h PRIVMSG alice :call me"
-    user.hear(*history("carol", line))
-    assert user.names == ["#lobby", "carol"]
-    assert user.chat.conversation_named("carol").unread == 0
-
-
 def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kept):
     kept.do(kept.chat.do(NOW, kept.chat.open, "dan"))
     kept.do(kept.chat.do(NOW, kept.chat.leave, kept.chat.conversation_named("#lobby")))
