@@ -1895,8 +1895,7 @@ class Chat:
             return
         self.change(MEMBERS)
         listing = self.listing  # an answer that has not begun will know of this change
-        is_due = listing.rows or not listing.word
-        if kind[1:] == ("DONE",) and listing.params == _BANS and is_due:
+        if (kind[1:], listing.params) == (("DONE",), _BANS) and (listing.rows or not listing.word):
             self.request(*_BANS)
 
     def _give_back(self, words: Iterable[str]) -> None:
