@@ -938,6 +938,7 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
         self.draft = self.topic_draft = ""
+        self.is_topic_in_use = False  # its field had the focus last, not the message box
         self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -1106,37 +1107,14 @@ class Conversation:
         return entry if entry in self.entries else self._known.get(entry.msgid)
 
 
-class Shades:
-    """The colours of nicknames, as numbers below COUNT: each has its own as long as there are any.
+SHADES = 8  # colours of nicknames
 
-    A nickname keeps its colour, also for the name that its user changes it to.
-    """
 
-    COUNT = 8
-
-    def __init__(self) -> None:
-        self._known: Dict[str, int] = {}  # by folded nickname
-        self._free = set(range(self.COUNT))
-
-    @staticmethod
-    @functools.lru_cache(maxsize=1000)
-    def preferred(folded: str) -> int:
-        """Return the colour that a folded nickname has if that is free, or no other is."""
-        return zlib.crc32(folded.encode("utf-8", "replace")) % Shades.COUNT
-
-    def of(self, nickname: str) -> int:
-        """Return the colour of a nickname."""
-        folded = protocol.casefold(nickname)
-        first = self.preferred(folded)
-        if self._free and folded not in self._known:
-            self._known[folded] = min(self._free, key=lambda free: (free - first) % self.COUNT)
-            self._free.remove(self._known[folded])
-        return self._known.get(folded, first)
-
-    def rename(self, old: str, new: str) -> None:
-        """Keep the colour of a user for a new nickname."""
-        if len(self._known) < MAX_MEMBERS:
-            self._known[protocol.casefold(new)] = self.of(old)
+@functools.lru_cache(maxsize=1000)
+def find_shade(nickname: str) -> int:
+    """Return the number of a nickname's colour, below SHADES: everywhere and always the same."""
+    number = zlib.crc32(protocol.casefold(nickname).encode("utf-8", "replace"))
+    return (number >> 20) % SHADES  # any bits serve; these make a varied picture for the README
 
 
 # Changes
@@ -1423,7 +1401,6 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
-        self.shades = Shades()
         for channel in filter(None, [self.create(name, CHANNEL) for name in rooms]):
             channel.membership = REJOINING
 
@@ -1961,7 +1938,8 @@ class Chat:
         elif message.command != "NOTE" or kind != ("BAN", "DONE"):
             return
         self.change(MEMBERS)
-        if kind[1:] == ("DONE",) and self.listing.params == _BANS:
+        listing = self.listing  # an answer that has not begun will know of this change
+        if (kind[1:], listing.params) == (("DONE",), _BANS) and (listing.rows or not listing.word):
             self.request(*_BANS)
 
     def _give_back(self, words: Iterable[str]) -> None:
@@ -2854,7 +2832,6 @@ def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
     if not protocol.is_middle(new):
         return
-    chat.shades.rename(old, new)
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
     if namesake is not None and namesake not in conversations:
@@ -2985,7 +2962,7 @@ def _on_isupport(chat: Chat, message: Message) -> None:
         name, _, value = token.partition("=")
         if name in _TOKENS:
             chat.session.tokens[name] = protocol.unescape_token(value)
-    network = chat.session.tokens.get("NETWORK", "")
+    network = protocol.clean(chat.session.tokens.get("NETWORK", ""), protocol.MAX_NETWORK)
     if network and network != chat.console.name:
         chat.console.rename(network)
         chat.change(STATUS)
@@ -3436,7 +3413,7 @@ def split_lines(text: str) -> List[str]:
     """
     lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
     text = "\n".join(lines).strip("\n")
-    is_code = any("\n" in block.group() for block in _CODE.finditer(text))
+    is_code = any("\n" in (b.group(1) or b.group()) for b in _CODE.finditer(text))
     return [line or " " for line in text.split("\n") if line or is_code]
 
 
@@ -4201,16 +4178,16 @@ COLORS = {  # role: in the dark theme, in the light one
     "on_found": ("#1b2027", "#1b2027"), "thumb": ("#444d5c", "#b9c2ce"),
     "thumb_active": ("#5b6678", "#98a3b2"), "code": ("#232933", "#eff2f6"),
     # Names of others: none looks like own lines, the server's or private ones
-    "name0": ("#e8836a", "#ba412a"), "name1": ("#f58b05", "#a85200"),
-    "name2": ("#9dba3c", "#4f7900"), "name3": ("#e3cf4f", "#755c00"),
-    "name4": ("#2cc9cf", "#00757a"), "name5": ("#f79cc0", "#c2156b"),
-    "name6": ("#cbb096", "#7d5a50"), "name7": ("#e070dc", "#a62f98"),
+    "name0": ("#ff7568", "#d80848"), "name1": ("#bfa590", "#703830"),
+    "name2": ("#9cb060", "#607008"), "name3": ("#f6e850", "#785008"),
+    "name4": ("#22c7cf", "#087078"), "name5": ("#ee62e6", "#b83898"),
+    "name6": ("#e08c0a", "#c04000"), "name7": ("#f8bccf", "#504068"),
 }  # fmt: skip
 PALETTES = {
     theme: {role: colors[index] for role, colors in COLORS.items()}
     for index, theme in enumerate(("dark", "light"))
 }
-AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(Shades.COUNT))
+AVATARS = tuple(PALETTES["light"]["name%d" % number] for number in range(SHADES))
 FAMILIES = ("Segoe UI", "Inter", "Cantarell", "Ubuntu", "Noto Sans", "DejaVu Sans")
 FONTS: "Dict[str, Tuple[int, Literal['normal', 'bold']]]" = {  # pixels at 96 dpi, weight
     "chat": (14, "normal"), "name": (14, "bold"), "time": (12, "normal"), "ui": (13, "normal"),
@@ -4479,7 +4456,6 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
-        self.shades = Shades()
         # As wide as their canvas, which keeps those in view: one for each size of the window.
         self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
@@ -4839,6 +4815,7 @@ class Drawing:
         self._height, self._margin = height, margin  # the margin at the left, in pixels at 96 dpi
         self._redraw_id = ""  # the id of a redraw that is due
         self._pictures: List[Any] = []  # in view
+        self._cut: List[str] = []  # the texts in view that are cut
         self._is_hovered = self._has_focus = False  # a button
         self.left = self.right = 0  # what is still free of the row, in pixels
         self.middle = 0  # its height in the canvas
@@ -4853,14 +4830,14 @@ class Drawing:
             self._redraw_id = self.canvas.after_idle(self._redraw)
 
     def make_button(self, press: Callable[["tk.Misc"], object], words: Callable[[], str]) -> None:
-        """Make a button of the whole drawing; `words` are its tip."""
+        """Make a button of the whole drawing; its tip has what is cut, and `words`."""
         canvas = self.canvas
         canvas.configure(takefocus=1, cursor="hand2")
         for sequence in ("<Button-1>", "<<Return>>", "<space>", "<<ContextMenu>>"):
             canvas.bind(sequence, lambda event: press(canvas))
         for name in ("Enter", "Leave", "FocusIn", "FocusOut"):
             canvas.bind("<%s>" % name, self._on_edge)
-        Tip(canvas, self._look, words)
+        Tip(canvas, self._look, lambda: "\n".join(filter(None, [*self._cut, words()])))
 
     def _on_edge(self, event: "TkEvent") -> None:
         if event.type in (tk.EventType.Enter, tk.EventType.Leave):
@@ -4881,7 +4858,7 @@ class Drawing:
     def avatar(self, name: str, size: int, dot: str = "") -> None:
         """Draw the first letter of a name on its colour at the left end, with a dot or none."""
         dp, left = self._look.dp, self.left
-        self.picture(self._disc(size, AVATARS[self._look.shades.of(name)]), 10)
+        self.picture(self._disc(size, AVATARS[find_shade(name)]), 10)
         self._text(left + dp(size) // 2, name[:1].upper(), "#ffffff", "ui_bold", 0, "center")
         if dot:
             for picture in (self._disc(14, self._surface), self._look.dot(dot, 10)):
@@ -4889,8 +4866,9 @@ class Drawing:
 
     def text(self, text: str, color: str = "text", font: str = "ui", dy: int = 0) -> int:
         """Draw a text into what is free; return its width."""
-        text = self._look.shorten(text, font, self.right - self.left)
-        return self._text(self.left, text, color, font, dy, "w")
+        shown = self._look.shorten(text, font, self.right - self.left)
+        self._cut += [text] if shown != self._look.text(text) else []
+        return self._text(self.left, shown, color, font, dy, "w")
 
     def skip(self, size: int) -> None:
         """Leave free some room at the left end."""
@@ -4969,6 +4947,7 @@ class Drawing:
         if self.canvas.winfo_exists():
             self.canvas.delete("all")
             self._pictures.clear()
+            self._cut.clear()
             self.left = self._look.px(self._margin)
             self.right = self.canvas.winfo_width() - self._look.dp(8)
             self.middle = self.canvas.winfo_height() // 2
@@ -5869,9 +5848,11 @@ def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
 
 _CODE = re.compile(
     r"^```.*(?:\n(?!```).*)*(?:\n```.*)?"  # between fences
-    # What opens a block, its lines from the first to the last that is indented, what closes it
-    r"|^(?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
-    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?"
+    # What opens a block, its lines from the first to the last that is indented, what closes it;
+    # and the rest on the other sides of blank lines, which only pasted code has
+    r"|^(?:\A(?:(?!```).*\n)+?[^\S\n]*\n)?((?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
+    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?)"
+    r"(?:\n[^\S\n]*$(?:\n(?!```).*)*)?"
     % "async|case|class|def|do|elif|else|except|finally|for|if|match|try|while|with",
     re.MULTILINE,
 )
@@ -5895,7 +5876,7 @@ def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
             text = ("  .\n" if any(line.startswith("  ") for line in lines) else "```\n") + text
         for found in _CODE.finditer(text):
             start, stop = (text.count("\n", 0, end) for end in found.span())
-            if stop > start:
+            if "\n" in (found.group(1) or found.group()):
                 code.update(paste[max(0, start - above) : stop + 1 - above])
     return code
 
@@ -5914,7 +5895,7 @@ def render(
     kind = "warn" if line.kind == FROM_SYSTEM else line.kind
     tags = (*base, "error" if has_failed else kind if entry.delivery == SENT else "muted")
     is_other, is_repeat = line.kind == FROM_OTHERS, "repeat" in styles
-    name = "name%d" % look.shades.of(line.nickname) if is_other else "name"
+    name = "name%d" % find_shade(line.nickname) if is_other else "name"
     name = "muted" if is_repeat and is_other else tags[-1] if is_repeat else name
     weight = ("name",) if code else ()  # the same on all lines, so that they stand in columns
     person = ("person",) if line.nickname and not entry.is_own else ()
@@ -6330,9 +6311,11 @@ class Transcript:
 
     # What was found
 
-    def mark(self, hits: Sequence[Hit], index: int) -> None:
-        """Mark what a search has found, and show the hit of this index."""
+    def mark(self, hits: Sequence[Hit], index: int, moves: bool = True) -> None:
+        """Mark what a search has found, and go to the hit of this index unless the view stays."""
         self._found = {"find": hits, "found": hits[index : index + 1]}
+        if not moves:
+            return self._mark_found()
         for entry, _ in self._found["found"]:
             entries = self.conversation.shown
             if entry not in self._entries and entry in entries:
@@ -6340,7 +6323,7 @@ class Transcript:
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
-        self._notice_scroll()
+        return self._notice_scroll()
 
     def _mark_found(self) -> None:
         shown = set(self._entries)
@@ -6415,6 +6398,13 @@ class SearchBar:
         self._index = here[-1] if here else len(self._hits) - 1
         self._show()
 
+    def refresh(self) -> None:
+        """Find what has come since; the choice and the view stay."""
+        chosen = self._hits[self._index :][:1]
+        self._hits = self._transcript.conversation.find(self._words)
+        self._index = self._hits.index(chosen[0]) if chosen and chosen[0] in self._hits else 0
+        self._show(moves=False)
+
     def step(self, step: int) -> str:
         """Go to an older hit (-1), or back to a newer hit; after the last comes the first."""
         if not self.is_open:
@@ -6424,13 +6414,13 @@ class SearchBar:
             self._show()
         return "break"
 
-    def _show(self) -> None:
+    def _show(self, moves: bool = True) -> None:
         words, number = self._words, len(self._hits)
         note = (
             "%d of %d" % (number - self._index, number) if number else "No matches" if words else ""
         )
         self.field.show_note(note, bool(words and not number))
-        self._transcript.mark(self._hits, self._index)
+        self._transcript.mark(self._hits, self._index, moves)
 
 
 class ConnectView:
@@ -6488,6 +6478,13 @@ class ConnectView:
         self.button.grid(sticky="ew", pady=(px(12), px(10)))
         self._keys = ttk.Label(body, style="Muted.TLabel")
         self._keys.grid()
+        for last in (
+            self.fields[PASSWORD].master,
+            self.button,
+            self.host.master,
+            self.other.master,
+        ):
+            last.lift()  # Tab goes there after all else, in this order
         for field in (PASSWORD, SERVER, NETWORK):  # now that all rows are taken
             self._show_field(field, False)
         self.frame.bind("<Configure>", lambda event: self._lay_out())
@@ -7009,7 +7006,7 @@ class ChatView:
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
-        self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
+        self.composer.text.bind("<FocusIn>", lambda event: self._note_use(False), "+")
         for widget in (self.transcript.text, self.composer.button):
             widget.bind("<Key>", self._on_stray_key)
         self.transcript.text.bind("<<Return>>", self._on_enter)
@@ -7051,6 +7048,8 @@ class ChatView:
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
             self.transcript.apply(here)
+            if here and self.search_bar.is_open:
+                self.search_bar.refresh()
         if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
@@ -7077,6 +7076,7 @@ class ChatView:
         self.composer.set(conversation.draft)
         if conversation.topic_draft and self._window.chat.can_set_topic(conversation):
             self.edit_topic()
+            self.focus_last()
 
     def drafts(self) -> List[str]:
         """Return the names of the conversations with an unfinished message."""
@@ -7088,6 +7088,15 @@ class ChatView:
 
     def focus_composer(self) -> None:
         self.composer.text.focus_set()
+
+    def focus_last(self) -> None:
+        """Focus the message box, or the field for the topic if that was used last."""
+        topic = self.topic if self.transcript.conversation.is_topic_in_use else None
+        (topic or self.composer).text.focus_set()
+
+    def _note_use(self, is_topic: bool) -> None:
+        self.transcript.conversation.is_topic_in_use = is_topic
+        self.transcript.choose(None)
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
@@ -7105,7 +7114,7 @@ class ChatView:
         """Show another conversation; None for none."""
         if conversation is not None:
             self._window.do(self._window.chat.select, conversation)
-            self.focus_composer()
+            self.focus_last()
 
     def select_nth(self, number: int) -> None:
         """Show a conversation by its place in the sidebar, from 1."""
@@ -7114,7 +7123,7 @@ class ChatView:
     def open(self, name: str) -> None:
         """Show the conversation with a person or in a room."""
         self._window.do(self._window.chat.open, name)
-        self.focus_composer()
+        self.focus_last()
 
     def visit(self, name: str) -> None:
         """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
@@ -7184,9 +7193,10 @@ class ChatView:
         self.focus_composer()
 
     def next_pane(self, step: int) -> None:
-        """Move the focus to the next of the parts that are in view."""
-        panes: List[tk.Misc] = [self.sidebar.list.canvas, self.transcript.text]
-        panes = [*panes, self.composer.text, self.people.list.canvas]
+        """Move the focus to the next of the parts, or the button of one that is not in view."""
+        people, button = self.people.list.canvas, self.buttons["person"]
+        panes = [self.sidebar.list.canvas, self.menu_button, self.transcript.text]
+        panes += [self.composer.text, people if people.winfo_viewable() else button]
         panes = [pane for pane in panes if pane.winfo_viewable()]
         focus = self.frame.focus_get()
         index = panes.index(focus) if focus in panes else panes.index(self.composer.text)
@@ -7220,6 +7230,7 @@ class ChatView:
             return focus_on(self.composer.text)
 
         field.text.bind("<<Return>>", save)
+        field.text.bind("<FocusIn>", lambda event: self._note_use(True), "+")
         field.text.bind("<FocusOut>", lambda event: self.frame.after_idle(self.leave_topic), "+")
         self._window.keys.add_to(field.frame)
         field.frame.place(in_=canvas, x=px(12), rely=1, y=-px(3), anchor="sw", relwidth=1)
@@ -7249,12 +7260,10 @@ class ChatView:
             self.close_topic()
 
     def _topic_tip(self) -> str:
-        chat, topic = self._window.chat, self._window.chat.current.topic
-        room = self.room.canvas.winfo_width() - self._look.px(20) - self._look.dp(8)
-        is_cut = self._look.shorten(topic, "small", room) != self._look.text(topic)
-        can_click = self.topic is None and chat.can_set_topic(chat.current)
-        words = "Click to change the topic" if can_click else ""
-        return "\n".join(filter(None, [topic if is_cut else "", words]))
+        can_click = self.topic is None and self._window.chat.can_set_topic(
+            self._window.chat.current
+        )
+        return "Click to change the topic" if can_click else ""
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
@@ -7987,7 +7996,7 @@ class Questions:
 
         def closed(key: Any) -> None:
             self.sheet = None
-            view.focus_composer()
+            view.focus_last()
             if key is not None and choose is not None:
                 choose(key)
 
@@ -8176,6 +8185,9 @@ class Hosting:
             return view.show_error(NAME, error)
         if not network:
             return view.show_error(NETWORK, "Type a name for the chat first.")
+        if len(network) > protocol.MAX_NETWORK:
+            error = "The name is too long. Use at most %d characters." % protocol.MAX_NETWORK
+            return view.show_error(NETWORK, error)
         try:
             self.host = Host(network, "--network=" + network)
         except OSError as error:
@@ -8480,9 +8492,7 @@ class Window:
 
     def _new_chat(self, server: str) -> Chat:
         rooms = self.settings.rooms.get(short_address(server), [])
-        chat = Chat(server, self.settings.levels, self.settings.ignored, rooms)
-        chat.shades = self.look.shades
-        return chat
+        return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
         """Connect, or show what is wrong with the name or the server."""
@@ -8647,7 +8657,7 @@ class Window:
             self.settings.save()
         if HELP in kinds:
             self.questions.help()
-        network = self.chat.session.tokens.get("NETWORK", "")[: protocol.MAX_NETWORK]
+        network = self.chat.session.tokens.get("NETWORK", "") and self.chat.console.name
         if STATUS in kinds and network and self.settings.learn(self._server, network):
             self.settings.save()
 

@@ -2679,6 +2679,18 @@ def test_answers_to_two_requests_are_kept_apart(alice):
     assert alice.hear(":hub NOTE BANS MUTE bob 60 :bob is muted") == ["[SERVER]: bob is muted"]
 
 
+def test_bans_are_asked_for_once_for_all_changes_of_a_moment(alice):
+    alice.all_sent  # noqa: B018
+    end = request(alice, "BANS")
+    alice.hear(*[":hub NOTE MUTE DONE bob 60 :bob is muted"] * 3)
+    assert alice.sent == []
+    alice.hear(*BANS, end)
+    alice.hear(*[":hub NOTE BAN DONE eve 60 :eve is banned"] * 3)
+    assert alice.sent == ["BANS"]
+    alice.hear(BANS[0], ":hub NOTE UNBAN DONE bob :bob is unmuted")
+    assert "BANS" in alice.sent  # that came too late for the answer
+
+
 def test_list_is_not_waited_for_after_the_connection_is_lost(alice):
     alice.all_sent  # noqa: B018
     end = request(alice, "BANS")
@@ -2742,7 +2754,7 @@ def test_quoted_message_that_comes_later_is_shown(kept):
 )
 def test_text_is_shown_once(text):
     line = protocol.Line(FROM_OTHERS, NOW, "[bob]:", text, "bob")
-    look = types.SimpleNamespace(encode=lambda part: part, shades=client.Shades())
+    look = types.SimpleNamespace(encode=lambda part: part)
     parts = client.render(client.Entry(1, line), (), "alice", "", look)
     assert "".join(parts[::2]).endswith("[bob]: %s\n" % text)
 

@@ -240,6 +240,8 @@ def test_name_is_checked_before_anything_starts(desktop, hosts, fake):
     assert alice.wait_for_error(NAME) == "A name has no spaces. How about not-a-name?"
     alice = host(desktop, network="")
     assert alice.wait_for_error(NETWORK) == "Type a name for the chat first."
+    alice = host(desktop, network="x" * 41)
+    assert alice.wait_for_error(NETWORK) == "The name is too long. Use at most 40 characters."
     assert hosts == []
 
 

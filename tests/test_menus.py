@@ -209,15 +209,19 @@ def test_f6_goes_through_the_panes_in_view(settled, desktop):
     for pane in panes[:0:-1]:
         settled.press("Shift-F6")
         assert settled.has_focus(pane)
-    settled.root.geometry("480x600")
+    settled.root.geometry("480x600")  # buttons stand for what is not in view
     desktop.pump(view.menu_button.winfo_viewable)
-    for pane in (panes[3], panes[0], panes[3]):
+    for pane in (view.buttons["person"], view.menu_button, panes[3], panes[0]):
         settled.press("F6")
         assert settled.has_focus(pane)
 
 
-def test_tab_reaches_all_buttons_of_the_chat(settled, desktop):
+@pytest.mark.parametrize("width", [1160, 800, 480])
+def test_tab_reaches_all_buttons_of_the_chat(settled, desktop, width):
     view, reached = settled.chat_view, []
+    settled.root.geometry("%dx600" % width)
+    desktop.pump(lambda: settled.root.winfo_width() == width)
+    desktop.update()
     settled.press("F6", settled.box)
     for _ in range(20):
         settled.press("Tab")
@@ -225,8 +229,15 @@ def test_tab_reaches_all_buttons_of_the_chat(settled, desktop):
         if reached[-1] is view.composer.text:
             settled.press("Control-Tab")
             reached.append(settled.root.focus_lastfor())
-    wanted = [view.sidebar.head.canvas, view.sidebar.user.canvas]
-    assert set(wanted) | set(view.buttons.values()) <= set(reached)
+    wanted = [view.sidebar.head.canvas, view.sidebar.user.canvas, view.menu_button]
+    wanted += [
+        view.sidebar.list.canvas,
+        view.people.list.canvas,
+        view.room.canvas,
+        view.transcript.text,
+    ]
+    in_view = {widget for widget in [*wanted, *view.buttons.values()] if widget.winfo_viewable()}
+    assert in_view <= set(reached) and len(in_view) >= 7
 
 
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
@@ -309,11 +320,26 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     desktop.pump(lambda: settled.sheet is not None and settled.sheet.list.rows[0].is_caption)
 
 
-def test_topic_that_is_edited_promises_no_click(settled, desktop):
+def test_topic_that_is_edited_promises_no_click(settled, desktop, monkeypatch):
+    monkeypatch.setattr(Tip, "DELAY", 20)
     view = settled.chat_view
-    assert view._topic_tip() == "Click to change the topic"
+    point_at(settled, view.room.canvas)
+    desktop.pump(lambda: settled.tip == "Click to change the topic")
     view.edit_topic()
     assert view._topic_tip() == ""
+
+
+@pytest.mark.parametrize("length", [40, 41])
+def test_names_that_are_cut_have_tips(settled, desktop, hub, monkeypatch, length):
+    """What is drawn is cut with an ellipsis, and so is a name that is longer than ours are."""
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    name = "Chemistry and other things, Room 12 " + "x" * (length - 36)
+    hub.send(":hub 005 alice NETWORK=%s :are supported" % client.protocol.escape_token(name))
+    shown = name if length == 40 else name[:39] + "…"
+    title = "Connected: alice @ %s — Hubbub" % shown
+    desktop.pump(lambda: settled.root.title() == title)
+    point_at(settled, settled.chat_view.sidebar.head.canvas)
+    desktop.pump(lambda: settled.tip == shown + "\nMenu   F10")
 
 
 def test_rows_have_tips(settled, desktop, monkeypatch):

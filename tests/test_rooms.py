@@ -222,7 +222,7 @@ def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
     alice.sees("[SERVER]: alice joined #maths")
     view = alice.chat_view
     view.edit_topic()
-    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    desktop.pump(lambda: alice.window.chat.current.is_topic_in_use)
     view.topic.set("Tests on Monday")
     if way == "click":
         view.transcript.text.event_generate("<Button-1>", x=5, y=5)
@@ -234,13 +234,46 @@ def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
     if way == "Alt-Up":
         assert view.topic is None and alice.window.chat.current.name == "#lobby"
         alice.press("Alt-Down", alice.box)
-    assert view.topic.get() == "Tests on Monday" and not alice.has_focus(view.topic.text)
+    assert view.topic.get() == "Tests on Monday"
+    assert alice.has_focus(view.topic.text) == (way == "Alt-Up")
     view.edit_topic()
     desktop.pump(lambda: alice.has_focus(view.topic.text))
     alice.press("Escape", view.topic.text)
     assert view.topic is None and alice.has_focus(alice.box)
     view.edit_topic()
     assert view.topic.get() == "Fractions, page 12"
+
+
+@pytest.mark.parametrize("is_topic", [True, False])
+def test_field_that_was_used_last_has_the_focus_again(alice, desktop, is_topic):
+    """After another room, by key, click or sheet, and after a sheet alone."""
+    alice.chat_view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    view = alice.chat_view
+    view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    alice.type("Tests")
+    if not is_topic:
+        view.focus_composer()
+        desktop.update()
+        alice.type("hello")
+    for way in ("keys", "sheet", "sheet that is closed", "click"):
+        for index, name in enumerate(("lobby", "maths"), 1):
+            if way == "keys":
+                alice.type("<alt+%d>" % index)
+            elif way == "click":
+                canvas, y = view.sidebar.list.canvas, view.sidebar.list._tops[index] + 10
+                canvas.event_generate("<Button-1>", x=60, y=y)
+                desktop.update()
+            else:
+                alice.type("<ctrl+k>", name)
+                desktop.pump(lambda name=name: alice.sheet.list.rows[0].key == "#" + name)
+                alice.type("<Return>" if way == "sheet" else "<Escape>")
+        assert alice.window.chat.current.name == "#maths" and not alice.sheet
+        desktop.pump(lambda: alice.has_focus(view.topic.text if is_topic else alice.box))
+        alice.type("<End>", "!")
+    assert view.topic.get() == ("Tests!!!!" if is_topic else "Tests")
+    assert alice.draft == ("" if is_topic else "hello!!!!")
 
 
 def test_topic_field_comes_back_only_with_a_change_that_may_be_saved(alice, desktop, room):

@@ -5,7 +5,6 @@ import re
 import time
 
 import pytest
-from test_look import ALIKE
 from window_harness import hear
 
 import client
@@ -299,7 +298,7 @@ def test_others_names_have_their_own_colors(alice, desktop, hub):
     alice.sees("[SERVER]: dave joined the chat")
     for theme in ("dark", "light"):
         color = client.PALETTES[theme]
-        expected = color["name%d" % alice.window.look.shades.of("carol")]
+        expected = color["name%d" % client.find_shade("carol")]
         assert head_color(alice, "hello") == expected != color["others"]
         assert alice.color_of("[carol]: hello") == color["others"]
         assert head_color(alice, "dave joined") == color["server"]
@@ -307,20 +306,17 @@ def test_others_names_have_their_own_colors(alice, desktop, hub):
         desktop.update()
 
 
-def test_name_and_avatar_have_a_color_that_no_one_else_has(alice, desktop, hub, monkeypatch):
-    """And keep it after a change of the nickname."""
-    names = ALIKE[:4]
+def test_name_and_avatar_are_of_the_same_color(alice, desktop, hub, monkeypatch):
+    names = ["erik", "dana", "frank", "zoe"]
     hub.send(*(":%s!x@h JOIN #lobby" % name for name in names))
     hub.send(*(":%s!x@h PRIVMSG #lobby :I am %s" % (name, name) for name in names))
-    alice.sees("[{0}]: I am {0}".format(names[-1]))
-    colors = [head_color(alice, "I am " + name) for name in names]
-    assert len(set(colors)) == 4
+    alice.sees("[zoe]: I am zoe")
     avatars = drawn_avatars(alice, desktop, monkeypatch)
-    assert len(set(avatars.values())) == len(avatars) == 6
-    hub.send(":%s!x@h NICK zoe" % names[2], ":zoe!x@h PRIVMSG #lobby :still me")
-    alice.sees("[zoe]: still me")
-    assert head_color(alice, "still me") == colors[2]
-    assert drawn_avatars(alice, desktop, monkeypatch)["zoe"] == avatars[names[2]]
+    for name in names:
+        shade = client.find_shade(name)
+        assert head_color(alice, "I am " + name) == alice.window.look.color["name%d" % shade]
+        assert avatars[name] == client.AVATARS[shade]
+    assert len({avatars[name] for name in names}) > 2
 
 
 def drawn_avatars(person, desktop, monkeypatch):
@@ -441,10 +437,18 @@ def test_lines_that_are_no_paste_are_not_code(alice, hub):
         (["not closed:"], ["```", "ls", "pwd"], []),
         (["if you like"], ["if x:", "  y()", "else:", "  z()"], ["if not:"]),
         ([], ["  a", "  b"], ["```"]),
+        ([], [*CODE, " ", "a = area(2)", " ", "print(a)"], []),  # text has no blank lines
+        ([], ["import sys", " ", *CODE], ["print(area(2))"]),
+        ([], ["import sys", "x = 1", " ", "y = 2", " ", "if x:", "    y()", "", "z()"], []),
+        (["one", " ", "  two", " ", "three"], [], []),  # a single line is still no block
+        ([], ["  a", "  b", " ", "c"], ["```"]),
     ],
 )
 def test_code_in_a_paste_is_what_is_indented_or_fenced(prose, code, more):
-    """It may begin with the line that opens a block, and end with the sign that closes one."""
+    """It may begin with the line that opens a block, and end with the sign that closes one.
+
+    Only pasted code has blank lines: what they part from it is code, too.
+    """
     entries = [
         Entry(number, Line(client.FROM_OTHERS, float(number), "[bob]:", text, "bob"))
         for number, text in enumerate([*prose, *code, *more])

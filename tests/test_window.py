@@ -211,7 +211,7 @@ def test_connect_view_works_by_keyboard(desktop, room):
     settings.save()
     alice = desktop.open(port)
     view = alice.connect_view
-    walk = [view.fields[NAME], view.host, view.list.canvas, view.other, view.button]
+    walk = [view.fields[NAME], view.list.canvas, view.button, view.host, view.other]
     walk.append(walk[0])
     for widget, after in zip(walk, walk[1:]):
         assert alice.has_focus(widget)
@@ -225,6 +225,12 @@ def test_connect_view_works_by_keyboard(desktop, room):
         assert view.fields[SERVER].get() == chosen
     view.other.invoke()
     desktop.pump(lambda: alice.has_focus(view.fields[SERVER]) and not view.other.winfo_ismapped())
+    view.show_error(PASSWORD, "Wrong password")
+    desktop.pump(lambda: alice.has_focus(view.fields[PASSWORD]))
+    walk = [view.fields[NAME], view.list.canvas, view.fields[SERVER], view.fields[PASSWORD]]
+    for widget in [view.host, view.button, *walk[::-1]]:
+        alice.press("Shift-Tab", None if widget is not view.host else view.fields[NAME])
+        assert alice.has_focus(widget)
     alice.press("Home", view.list.canvas)
     desktop.pump(view.other.winfo_ismapped)
     alice.fill(name="alice")

@@ -1067,6 +1067,28 @@ def test_search_finds_text_in_all_of_a_conversation(alice, desktop, hub):
     assert not alice.chat_view.search_bar.frame.winfo_viewable()
 
 
+def test_messages_that_come_are_found_but_not_gone_to(alice, desktop, hub):
+    hear(hub, alice, "no match")
+    hear(hub, alice, "First", *("line %d" % number for number in range(100)))
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search_bar.field.set("first")
+    desktop.pump(lambda: alice.found == "1 of 1")
+    top = alice.text.index("@0,0")
+    hub.send(":bob!b@h PRIVMSG #lobby :first again")
+    desktop.pump(lambda: alice.found == "2 of 2")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "First"
+    assert len(alice.text.tag_ranges("find")) == 4
+    assert alice.text.index("@0,0") == top and not alice.is_at_end()
+    alice.press("Shift-F3")
+    assert alice.text.get(*alice.text.tag_ranges("found")) == "first"
+    alice.chat_view.search_bar.field.set("second")
+    desktop.pump(lambda: alice.found == "No matches")
+    hear(hub, alice, "A second", "Another second")
+    assert alice.found == "2 of 2"
+    alice.press("F3")
+    assert alice.found == "1 of 2"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
