@@ -1096,11 +1096,11 @@ def test_banned_user_cannot_resume_or_get_what_waited(kept, monkeypatch):
     ban = server.Sanction("ban", "alice", 0.0, "noise", "boss", 1.0)
     monkeypatch.setattr(kept.server.store, "accounts_changed", lambda: False)
     kept.server.store.add_sanction(ban)  # a moment ago: nobody has been disconnected yet
-    again = kept.connect(IrcTalker)
-    again.send("CAP REQ hubbub/resume", "RESUME " + token)
-    newcomer = kept.irc("newcomer")
-    newcomer.send(*LOG_IN, "NICK alice")
-    for talker in (again, newcomer):
+    for talker, lines in (
+        (kept.connect(IrcTalker), ["CAP REQ hubbub/resume", "RESUME " + token]),
+        (kept.irc("newcomer"), [*LOG_IN, "NICK alice"]),
+    ):
+        talker.send(*lines)
         heard = talker.rest()
         assert has(heard, "You are banned, by boss: noise.")
         assert not has(heard, " 001 ") and not has(heard, "hello")

@@ -393,8 +393,7 @@ def test_announcement_stays_until_it_is_closed(teacher, desktop, room):
 
 
 def test_announcement_is_kept_in_the_history_of_the_lobby(teacher, desktop, room):
-    early = room.irc("dan")
-    early.send("CAP REQ :message-tags server-time draft/chathistory batch")
+    early = room.irc("dan", "message-tags server-time draft/chathistory batch")
     teacher.say("/announce Five minutes left")
     said = early.until("Five minutes left")[-1]
     early.send("CHATHISTORY LATEST #lobby * 10")

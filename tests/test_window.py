@@ -270,6 +270,7 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
         alice.sees(answer)
     bob.say("@alice Hello Alice!")
     bob.sees("[you -> alice]: Hello Alice!  (only you two)")
+    alice.sees("[bob -> you]: Hello Alice!  (only you two)")
     carol.send("Hello from nc")
     erin.send("PRIVMSG #lobby :Hello from IRC")
     for window in (alice, bob):
