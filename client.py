@@ -555,6 +555,7 @@ class Connection:
         reconnects: bool = True,
         pin: str = "",
         network: str = "",
+        login: Optional[Login] = None,
     ) -> None:
         self.address = protocol.format_address(host, port)
         self._host, self._port = host, port
@@ -566,7 +567,7 @@ class Connection:
         self._quit_at = 0.0  # time of the QUIT; 0 before it
         self._is_polled = True  # until `close`: then a full queue is no reason to wait
         self._pause_is_over = threading.Event()
-        self._login: Optional[Login] = None  # written by `carry_out` too
+        self._login = login  # written by `carry_out` too
         # Used by the receive thread only:
         self._nickname, self._password, self._token = nickname, password, ""
         self._session = 0  # registrations so far
@@ -794,6 +795,8 @@ class Connection:
                 raise RestartError
             if handshake.is_done:
                 self._nickname, self._login = handshake.nickname, handshake.login or self._login
+                if not self._pin and self._login and self._login.name == protocol.HOST_ACCOUNT:
+                    self._login = None  # in the clear, another server could come to its address
                 self._session += 1
                 self._is_pinned, self._network = bool(self._pin), ""
                 with self._lock:
@@ -2994,13 +2997,9 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_account(chat: Chat, message: Message) -> None:
-    """900 and 901: logged in or out. The host becomes an operator that others can see, too."""
+    """900 and 901: logged in or out."""
     chat.session.account = message.params[2] if message.command == "900" else ""
-    is_host = message.params[2] == protocol.HOST_ACCOUNT
-    for channel in chat.conversations if is_host else ():
-        if channel.kind == CHANNEL and channel.membership == JOINED:
-            chat.send_command("MODE", channel.name, "+o", chat.nickname)
-    if not is_host:
+    if message.params[2] != protocol.HOST_ACCOUNT:
         chat.show(message, chat.current)
 
 
@@ -3838,7 +3837,7 @@ class Run:
         """Start it, with a secret to read. Raises OSError with words for the user."""
         if importlib.machinery.PathFinder.find_spec("server", [self.FOLDER]) is None:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
-        self.secret, self.done = secret, done  # `done` is called once it has ended
+        self.done = done  # to be called once it has ended
         self.last_line = "The server ended at once."
         self._lines: "queue.Queue[str]" = queue.Queue()
         more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
@@ -3873,11 +3872,10 @@ class Run:
 
 
 class Host(Run):
-    """The server of the user's data folder: a run of it, or of its command --status."""
+    """The server of the user's data folder: a run of it, or of a command that says where it is."""
 
-    def __init__(self, network: str, *options: str, done: Action = lambda: None) -> None:
-        super().__init__(*options, done=done)
-        self.network = network
+    def __init__(self, *options: str, secret: str = "", done: Action = lambda: None) -> None:
+        super().__init__(*options, secret=secret, done=done)
         self.bound, self.port = "", 0  # once it accepts connections
         self.was_joined = False
         self.is_copied = self.is_dismissed = False  # of the invitation
@@ -3909,12 +3907,11 @@ class Host(Run):
         """Show the invitation no more."""
         self.is_dismissed = True
 
-    @property
-    def invitation(self) -> str:
-        """The words that tell others how to join."""
+    def invitation(self, network: str) -> str:
+        """Return the words that tell others how to join the chat of this name."""
         if self.no_address_text and not self.address:
             return self.no_address_text
-        return how_to_join(self.address, self.network)
+        return how_to_join(self.address, network)
 
 
 def how_to_join(address: str, network: str) -> str:
@@ -8158,8 +8155,9 @@ class Hosting:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.host: Optional[Host] = None  # started from this window
-        self._status: Optional[Host] = None  # the last run of --status, for this connection
+        self._status: Optional[Host] = None  # what was last asked about it, for this connection
         self._command: Optional[Run] = None  # the command of server.py that is under way
+        self._login: Optional[Login] = None  # of the host, for OPER once connected
 
     @property
     def is_server_local(self) -> bool:
@@ -8189,7 +8187,7 @@ class Hosting:
             error = "The name is too long. Use at most %d characters." % protocol.MAX_NETWORK
             return view.show_error(NETWORK, error)
         try:
-            self.host = Host(network, "--network=" + network)
+            self.host = Host("--network=" + network)
         except OSError as error:
             return view.show_error(NETWORK, str(error))
         self._window.settings.hosted = network
@@ -8202,27 +8200,46 @@ class Hosting:
             self.host = None
 
     def on_connected(self) -> None:
-        """Become the operator of the chat that was joined, if the user hosts it."""
-        self.forget()
+        """Become the operator of the own chat, if the login was that of a registered name."""
         if self.host is not None and self.own is self.host:
             self.host.was_joined = True
-        if self._window.settings.hosted and self.is_server_local:
-            self.operate(is_asked=False)
+        if self._login is not None:
+            self._send_login(self._login)
 
-    def operate(self, is_asked: bool = True) -> None:
-        """Make the user an operator of the server on this computer.
+    def log_in(self, password: str, connect: Callable[[Optional[Login]], object]) -> None:
+        """Connect: to the user's own server with the login of its host, if the user has hosted.
 
-        A command of the server gives its account for this a new password, which is used once
-        and kept nowhere: only the owner of the server can run that command.
+        A command of the server gives its account for this a new password, which is kept in memory
+        alone: only the owner of the server can run that command. The password of a registered
+        name, if any, is used first.
         """
-        account, secret = "--add-account=" + protocol.HOST_ACCOUNT, secrets.token_urlsafe()
 
-        def send() -> None:
-            if self.own is not None:
-                oper = ("OPER", protocol.HOST_ACCOUNT, secret)
-                self._window.do(self._window.chat.send_command, *oper)
+        def decide() -> None:
+            if self.own is None or command.process.returncode:
+                connect(None)
+            else:
+                self._login = login if password else None
+                connect(None if password else login)
 
-        self._do_as_owner(lambda: self._start(send, account, "--oper", secret=secret), is_asked)
+        login = self._new_login()
+        if self._window.settings.hosted and self.is_server_local:
+            with contextlib.suppress(OSError):  # there is no server.py any more
+                command = self._find_own(decide, login)
+                return
+        connect(None)
+
+    def operate(self) -> None:
+        """Make the user the operator of the own server, which was not hosted from a window."""
+        login = self._new_login()
+        self._do_as_owner(lambda: self._send_login(login), login)
+
+    @staticmethod
+    def _new_login() -> Login:
+        return Login(protocol.HOST_ACCOUNT, secrets.token_urlsafe())
+
+    def _send_login(self, login: Login) -> None:
+        self._login = None
+        self._window.do(self._window.chat.send_command, "OPER", *login)
 
     def end_chat(self) -> None:
         """End the server on this computer, for everybody."""
@@ -8236,55 +8253,58 @@ class Hosting:
             self._window.leave_chat()
             self._window.connect_view.offer_again(network)
 
-        self._start(offer, "--stop")
-
-    def _do_as_owner(self, action: Action, is_asked: bool = True) -> None:
-        """Do something to the server that was joined, if that is the user's own."""
-        chat = self._window.chat
-
         def decide() -> None:
-            status.network = chat.console.name
-            if self.own is not None:
-                action()
-            elif is_asked:
-                at = status.server if status.port else ""
-                words = "This is not your own server" + (at and ": that is at " + at)
-                self._window.do(chat.inform, words + ".")
-
-        if self.host is not None and self.own is self.host:
-            action()
-            return
-        try:
-            self._command = self._status = status = Host("", "--status", done=decide)
-            status.is_dismissed = is_asked
-        except OSError as error:
-            if is_asked:
-                self._window.do(chat.inform, str(error))
-
-    def _start(self, done: Action, *options: str, secret: str = "") -> None:
-        """Start a command of server.py; `done` is called unless it fails."""
-        inform = functools.partial(self._window.do, self._window.chat.inform)
-
-        def check() -> None:
             if run.process.returncode:
                 inform(run.last_line)
             else:
-                done()
+                offer()
 
+        inform = functools.partial(self._window.do, self._window.chat.inform)
         try:
-            self._command = run = Run(*options, secret=secret, done=check)
+            self._command = run = Run("--stop", done=decide)
+        except OSError as error:
+            inform(str(error))
+
+    def _find_own(self, done: Action, login: Optional[Login] = None) -> Host:
+        """Ask where the user's own server is, with a new password for its account, if any.
+
+        Raises OSError with words for the user.
+        """
+        options = ["--add-account=" + login.name, "--oper"] if login else ["--status"]
+        secret = login.password if login else ""
+        self._command = self._status = Host(*options, secret=secret, done=done)
+        return self._status
+
+    def _do_as_owner(self, action: Action, login: Optional[Login] = None) -> None:
+        """Do something to the server that was joined, if that is the user's own."""
+        inform = functools.partial(self._window.do, self._window.chat.inform)
+
+        def decide() -> None:
+            if self.own is None:
+                at = ": that is at " + status.server if status.port else ""
+                inform("This is not your own server%s." % at)
+            elif status.process.returncode:
+                inform(status.last_line)
+            else:
+                action()
+
+        if login is None and self.host is not None and self.own is self.host:
+            action()
+            return
+        try:
+            status = self._find_own(decide, login)
+            status.is_dismissed = True
         except OSError as error:
             inform(str(error))
 
     def forget(self) -> None:
         """Forget, with the connection, that its server is the user's own, and what is under way."""
-        self._status = self._command = None
+        self._status = self._command = self._login = None
 
     def poll(self) -> None:
         """Join the server that was started once it runs, or show its end; go on with commands."""
         command, host, view = self._command, self.host, self._window.connect_view
-        can_send = self._window.chat.session.is_settled
-        if command is not None and (can_send or not command.secret) and command.poll():
+        if command is not None and command.poll():
             self._command = None
             command.done()
         if host is None:
@@ -8319,7 +8339,8 @@ class Hosting:
             return "", "person", []
         copy = ("Copied" if host.is_copied else "Copy", self._copy_invitation)
         buttons = [copy] if host.address else []
-        return host.invitation, "person", [*buttons, ("Close", host.dismiss)]
+        network = self._window.chat.console.name
+        return host.invitation(network), "person", [*buttons, ("Close", host.dismiss)]
 
     def _copy_invitation(self) -> None:
         host = self.own
@@ -8515,11 +8536,16 @@ class Window:
         pin = self.settings.pin(server, *(found.network, found.is_encrypted) if found else ())
         is_new = short_address(server) not in self.settings.pins
         network = found.network if found and is_new else ""
-        self._connection = Connection(*address, nickname, self._events, pin=pin, network=network)
         self.chat.begin(nickname)
-        self._connection.start()
+
+        def connect(login: Optional[Login]) -> None:
+            more: Dict[str, Any] = {"pin": pin, "network": network, "login": login}
+            self._connection = Connection(*address, nickname, self._events, **more)
+            self._connection.start()
+
         self._show_title()
-        return self.connect_view.set_busy("Connecting to " + server)
+        self.connect_view.set_busy("Connecting to " + server)
+        return self.hosting.log_in(password, connect)
 
     def trust(self) -> None:
         """Connect again to the server that was refused, whatever it shows."""

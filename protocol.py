@@ -1005,7 +1005,7 @@ _TEXTS: Dict[str, str] = {
     "442": "You are not in {1}. Type /join {1}",
     "443": "{1} is already in {2}",
     "471": "{1} is full. Try again later.",
-    "473": "{1} is open to invited users only. Ask a member to invite you.",
+    "473": "{1} is open to invited users only. Its operators can invite you.",
     "474": "You are banned from {1}. Its operators can lift that.",
     "475": "{1} has a password. Type /join {1} PASSWORD",
     "477": "{1} is open to users with an account only. Type /register PASSWORD to make one.",

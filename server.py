@@ -1586,7 +1586,9 @@ class Directory:
             # Modes apply to an empty channel too, or its history would be open.
             channel.check_can_join(client, key)
             is_founder = not (channel.members or self._has_owner(channel))
-            bits = CHANOP if is_founder or client.account.id in channel.operators else 0
+            account = client.account
+            is_chanop = is_founder or account.is_host or account.id in channel.operators
+            bits = CHANOP if is_chanop else 0
             if is_founder and client.account.id:
                 channel.operators |= {client.account.id}
                 self._save(channel)
@@ -2103,6 +2105,7 @@ class Account(NamedTuple):
     name: str
     is_operator: bool
     created: float  # seconds since 1970
+    is_host: bool = False  # of the host's account, whose name is its user's last nickname
 
 
 NO_ACCOUNT = Account(0, "", False, 0.0)
@@ -2522,6 +2525,9 @@ class Store:
     def add_account(self, name: str, password: str, is_operator: bool = False) -> Account:
         """Add an account. Raises AccountExistsError, or StoreError, also for a bad password."""
         salt, digest = self._new_hash(password)
+        self._refresh()
+        if self.account(name) is not None:  # the host's is under another key
+            raise AccountExistsError("%s has an account already." % name)
         query = (
             "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
             " VALUES (?,?,?,?,?,?)"
@@ -2560,13 +2566,22 @@ class Store:
 
     def log_in(self, name: str, password: str) -> Optional[Account]:
         """Return the account if this is its password; the work is the same for every name."""
-        query = "SELECT salt, digest FROM accounts WHERE key = ?"
+        query = "SELECT salt, digest, id FROM accounts WHERE key = ?"
         found = self._reader.select(query, protocol.casefold(name))
-        salt, digest = found[0] if found else (bytes(16), bytes(32))
+        salt, digest, number = found[0] if found else (bytes(16), bytes(32), 0)
         if not hmac.compare_digest(self._hash(password, salt), digest) or not found:
             return None
         self._refresh()  # another process may have made or changed it
-        return self.account(name)
+        return next((account for account in self.accounts() if account.id == number), None)
+
+    def name_host(self, account: Account, nickname: str) -> bool:
+        """Name the host's account as its user, unless the name is another's. True if it changed."""
+        is_free = self.account(nickname) in (None, account)
+        is_new = account.is_host and is_free and account.name != nickname
+        if is_new:
+            query = "UPDATE accounts SET name = ? WHERE id = ?"
+            self._change(query, nickname, account.id)
+        return is_new
 
     def _new_hash(self, password: str) -> Tuple[bytes, bytes]:
         error = protocol.password_error(password)
@@ -2665,7 +2680,9 @@ class Store:
             "SELECT key, id, name, is_operator, created FROM accounts ORDER BY key"
         )
         self._accounts = {
-            key: Account(number, name, bool(is_operator), created)
+            protocol.casefold(name): Account(
+                number, name, bool(is_operator), created, key == protocol.HOST_ACCOUNT
+            )
             for key, number, name, is_operator, created in rows
         }
         skeletons: Dict[str, Set[str]] = collections.defaultdict(set)
@@ -3734,6 +3751,9 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
     client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
+    if account.is_host:
+        text = "%s is the name of this chat's host. Choose another." % account.name
+        raise ReplyError("433", nickname, account.name, text)
     form = "%s is registered. If it is yours, log in with /login %s. If not, choose another."
     text = form % (account.name, account.name)
     if client.caps & (STANDARD_REPLIES | PLAIN_TEXT):
@@ -3777,6 +3797,8 @@ def _try_to_register(session: Session) -> None:
     _welcome(session)
     if session.options.lobby:
         on_join(session, Message("JOIN", (session.options.lobby,)))
+    if client.is_operator:
+        session.reply("381", "You are now an operator")
     if client.mute is not None:
         session.note(*mute_note(client))
     deliver_waiting(session)
@@ -3956,6 +3978,8 @@ def _log_in(session: Session, account: Account) -> None:
     session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
     if account.is_operator and client.registered:
         session.reply("381", "You are now an operator")
+        for channel in list(client.channels) if account.is_host else ():
+            on_mode(session, Message("MODE", (channel.name, "+o", client.nickname)))
     _apply_sanctions(session)
     if client.registered:
         deliver_waiting(session)
@@ -3975,7 +3999,9 @@ def on_register(session: Session, message: Message) -> None:
     if not client.registered:
         raise fail("COMPLETE_CONNECTION_REQUIRED", "Choose a username first.")
     if client.account.id:
-        raise fail("ALREADY_AUTHENTICATED", "You are already logged in.")
+        is_own = client.owns(client.nickname)
+        text = "%s is yours already." % name if is_own else "You are already logged in."
+        raise fail("ALREADY_AUTHENTICATED", text)
     if protocol.casefold(name) != client.folded:
         raise fail("ACCOUNT_NAME_MUST_BE_NICK", "You can only register your present username.")
     error = protocol.password_error(password)
@@ -4004,13 +4030,20 @@ def on_oper(session: Session, message: Message) -> None:
 
 
 def deliver_waiting(session: Session) -> None:
-    """Send the messages that came for an account while its owner was offline."""
+    """Send the messages that came for an account while its owner was offline.
+
+    The nickname that the host has now is the host's from now on.
+    """
     client, store = session.client, session.server.store
-    account = client.account
-    if not client.owns(client.nickname) or client.end_reason:
-        return
-    session.delivery.sync()  # what was stored a moment ago is among them
     try:
+        holder = session.directory.find(client.account.name)
+        is_only = holder in (None, client)  # else another window of the host keeps the name
+        if is_only and store.name_host(client.account, client.nickname):
+            session.directory.update_accounts(store.accounts)
+        account = client.account
+        if not client.owns(client.nickname) or client.end_reason:
+            return
+        session.delivery.sync()  # what was stored a moment ago is among them
         rows = store.waiting(account.id)
         while rows:
             replay(session, "While you were away:", rows)
@@ -4020,7 +4053,7 @@ def deliver_waiting(session: Session) -> None:
             store.forget_waiting(account.id, rows[-1].number)
             rows = store.waiting(account.id, rows[-1].number)
     except StoreError as error:
-        log.warning("%s: cannot read what waits: %s", client.log_name, error)
+        log.warning("%s: cannot use the store: %s", client.log_name, error)
 
 
 # Commands: messages
@@ -5682,19 +5715,21 @@ _OPTIONS: Tuple[Tuple[str, str, Callable[[str], object], str, str], ...] = (
 def run_chore(arguments: argparse.Namespace) -> int:
     """Stop the server of a folder, or change or list its accounts; return the exit code."""
     try:
+        is_host = arguments.add_account == protocol.HOST_ACCOUNT
         password = _read_password(arguments.add_account) if arguments.add_account else ""
         if arguments.stop:
             stop_server(arguments.data)
             print("The server has stopped.")
             return 0
-        if arguments.status:
+        if arguments.status or is_host:
             _, bound, port = find_server(arguments.data)
             if not bound:
                 raise StoreError("the server that uses %s is only starting." % arguments.data)
             at = protocol.format_address(bound, port)
             for line in ["Running on %s" % at, *invitation(bound, port)]:
                 print("[%s] %s" % (SERVER, line))
-            return 0
+            if arguments.status:
+                return 0
         path = os.path.join(arguments.data, STORE_FILE)
         if not (arguments.add_account or os.path.exists(path)):
             raise StoreError("there are no accounts in %s." % arguments.data)

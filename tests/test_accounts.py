@@ -8,6 +8,7 @@ import signal
 import pytest
 from harness import IrcTalker, PlainTalker, Process
 
+import protocol
 import server
 
 pytestmark = pytest.mark.skipif(
@@ -97,6 +98,76 @@ def test_login_in_the_chat_box_takes_the_name(kept):
         talker.send("/login alice " + PASSWORD)
         talker.expect("%s is now called alice" % nickname)
         assert kept.names() == {"alice"}
+
+
+# The host, whose account is made by the window
+
+
+@pytest.fixture
+def host(kept, folder):
+    """The host of the chat, logged in as tina."""
+    chore(folder, lambda store: store.add_account(protocol.HOST_ACCOUNT, PASSWORD, True))
+    return log_in(guest(kept, "tina"), protocol.HOST_ACCOUNT)
+
+
+HOSTS_NAME = "%s is the name of this chat's host. Choose another."
+
+
+@pytest.mark.parametrize("name", ["tina", "TINA"])
+def test_name_of_the_host_is_kept_while_the_host_is_away(kept, host, name):
+    """Over a restart too; nobody is asked for a password that does not exist."""
+    pupil = guest(kept, "pupil")
+    host.finish()
+    pupil.expect("QUIT :Connection closed")
+    pupil.send("NICK " + name)
+    assert " 433 pupil %s tina :" % name in pupil.expect("Choose another.")
+    plain = kept.connect(PlainTalker)
+    plain.send("tina")
+    assert "tina" in plain.expect("Choose another.")
+    pupil.send("PRIVMSG tina :a question")
+    pupil.expect("tina is offline; your message will be delivered")
+
+
+def test_host_s_name_follows_the_host(kept, host):
+    """The old one is free again; one that is registered stays with its owner."""
+    host.send("NICK teacher", "NICK zoe")
+    host.expect("If not, choose another.")
+    pupil = guest(kept, "pupil")
+    pupil.send("NICK teacher")
+    assert HOSTS_NAME % "teacher" in pupil.expect("Choose another.")
+    pupil.send("NICK tina")
+    pupil.expect(" NICK tina")
+
+
+def test_host_who_has_a_registered_name_takes_no_other(kept, folder, host):
+    zoe = log_in(guest(kept, "guest"), "zoe")
+    zoe.send("NICK zoe", "OPER %s :%s" % (protocol.HOST_ACCOUNT, PASSWORD))
+    zoe.expect(" 381 zoe :You are now an operator")
+    assert "zoe" in {account.name for account in kept.server.store.accounts()}
+    again = log_in(guest(kept, "other"), "zoe")
+    again.send("NICK zoe")
+    again.expect(" NICK zoe")
+
+
+def test_host_gets_what_was_sent_in_the_absence_and_reads_private_talks(kept, host):
+    pupil = guest(kept, "pupil")
+    host.send("PRIVMSG pupil :before")
+    pupil.expect("before")
+    host.finish()
+    pupil.expect("QUIT :Connection closed")
+    pupil.send("PRIVMSG tina :a question")
+    pupil.heard()
+    back = kept.connect(IrcTalker)
+    back.send("CAP REQ :sasl draft/chathistory batch", "NICK tina", "USER t 0 * t")
+    back.send(*sasl(protocol.HOST_ACCOUNT), "CAP END")
+    back.expect("[pupil -> you]: a question")
+    back.send("CHATHISTORY LATEST pupil * 10")
+    back.expect(":before")
+
+
+def test_host_is_told_that_the_name_needs_no_password(kept, host):
+    host.send("REGISTER * * :another-secret")
+    host.expect("FAIL REGISTER ALREADY_AUTHENTICATED tina :tina is yours already.")
 
 
 # Chores while the server runs

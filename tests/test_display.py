@@ -143,7 +143,7 @@ def test_line_has_kind_sender_and_local_time(line, kind, sender, shown):
         (":srv 471 me #tea :Cannot join", "#tea is full. Try again later."),
         (
             ":srv 473 me #tea :Cannot join",
-            "#tea is open to invited users only. Ask a member to invite you.",
+            "#tea is open to invited users only. Its operators can invite you.",
         ),
         (":srv 474 me #tea :Cannot join", "You are banned from #tea. Its operators can lift that."),
         (":srv 475 me #tea :Cannot join", "#tea has a password. Type /join #tea PASSWORD"),

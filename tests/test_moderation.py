@@ -162,11 +162,18 @@ def test_rights_outlast_a_lost_connection(desktop, room):
 
 
 def test_host_has_its_rights_again_after_a_lost_connection(desktop, hosts):  # noqa: F811
+    """Without RESUME, too: from a server with the same certificate."""
     alice = host(desktop)
     desktop.pump(lambda: is_operator(alice))
-    ghost = client.Connected("alice", alice.window.chat.session.caps, 1)
-    alice.window._events.put(ghost)  # as after a reconnect without RESUME
-    desktop.pump(lambda: len(hosts) == 3)
+    assert alice.window.chat.session.pin
+    alice.window._connection._token = ""
+    bob = IrcTalker(hosts[0].port).register("bob")
+    alice.window.chat.session.is_operator = False
+    alice.window._connection.send([client.QUIT])
+    bob.until(" JOIN #lobby")
+    desktop.pump(lambda: is_operator(alice))
+    assert len(hosts) == 2
+    bob.close()
 
 
 def is_operator(person):
@@ -419,7 +426,8 @@ def test_nobody_else_announces(alice, hub, desktop, line):
 def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     alice = host(desktop)
     alice.sees("[SERVER]: You are an operator now.")
-    alice.sees("[SERVER]: alice became an operator of #lobby")
+    lobby = alice.window.chat.current
+    desktop.pump(lambda: alice.window.chat.session.is_chanop(lobby.members.get("alice")))
     assert "logged in as" not in str(alice.lines)
     desktop.pump(lambda: alice.window.chat.session.is_operator)
     bob = IrcTalker(hosts[0].port).register("bob")
@@ -429,21 +437,46 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     arguments = [word for process in hosts for word in process.process.args]
     assert alice.window.hosting._command is None and "--add-account=" + HOST in arguments
     bob.close()
-    # The name that was used to host is free on later visits, also without the window.
+    # Who started it without the window takes the rights from the menu.
     alice.close()
     answer(desktop, alice, "Keep the chat running")
-    IrcTalker(hosts[0].port).register("alice").close()
-    # Who comes back to a chat of theirs on this computer has the rights again.
-    again = desktop.open(hosts[0].port, "teacher", at_once=True)
-    again.sees("[SERVER]: You are an operator now.")
-    again.close()
-    # Who started it without the window takes them, with another password.
     again = desktop.open(hosts[0].port, "teacher")
     again.window.settings.hosted = ""
     again.connect()
     again.sees("[SERVER]: teacher joined the chat")
     again.open_menu("Become the operator")
     again.sees("[SERVER]: You are an operator now.")
+    again.sees("[SERVER]: teacher became an operator of #lobby")
+
+
+def test_name_of_the_host_stays_theirs_while_the_window_is_closed(desktop, hosts):  # noqa: F811
+    tina = host(desktop, name="tina")
+    tina.sees("[SERVER]: You are an operator now.")
+    tina.window.do(tina.window.chat.submit, "/join #staff")
+    staff = tina.window.chat.conversation_named("#staff")
+    desktop.pump(lambda: "tina" in staff.members)
+    ben = IrcTalker(hosts[0].port).register("ben", "standard-replies message-tags echo-message")
+    tina.window.do(tina.window.chat.submit, "@ben see me later")
+    ben.expect(":see me later")
+    tina.window.do(tina.window.chat.send_command, "MODE", "#staff", "+i")
+    desktop.pump(lambda: "i" in staff.flags)
+    tina.close()
+    answer(desktop, tina, "Keep the chat running")
+    ben.expect(" QUIT Quit")
+    for name in ("tina", "TINA"):
+        ben.send("NICK " + name)
+        assert "tina is the name of this chat's host." in ben.expect("Choose another.")
+    ben.send("REGISTER tina * :a-long-password", "PRIVMSG tina :what is it?")
+    assert "ACCOUNT_NAME_MUST_BE_NICK" in ben.expect("your present username.")
+    ben.heard()
+    back = desktop.open(hosts[0].port, "tina", at_once=True)
+    talk = back.window.chat.create("ben", client.PRIVATE)
+    desktop.pump(lambda: "what is it?" in [entry.line.text for entry in talk.entries])
+    assert back.window.chat.nickname == "tina" and back.window.chat.session.is_operator
+    desktop.pump(lambda: "#staff" in back.window.chat.rooms)
+    desktop.pump(lambda: not back.window.chat.conversation_named("#staff").is_outside)
+    assert "invited" not in str(back.lines)
+    ben.close()
 
 
 def test_chat_of_another_data_folder_is_not_operated_or_ended(desktop, hosts, room):  # noqa: F811
@@ -484,9 +517,9 @@ def test_nobody_takes_the_name_of_the_host_s_account(room):
 
 def visit(desktop, alice, hub):
     """Go on to another server, which the test plays."""
-    alice.window.leave()
-    answer(desktop, alice, "Keep the chat running")
+    alice.window.cancel()
     alice.connect(name="alice", server="127.0.0.1:%d" % hub.port)
+    desktop.pump(lambda: alice.window._connection is not None)
     hub.welcome()
     desktop.pump(lambda: alice.window.is_chatting and alice.window.chat.session.is_settled)
 
@@ -498,6 +531,8 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noq
     desktop.pump(lambda: alice.window.hosting._command is not None)
     if when != "while it is made":
         alice.sees("[SERVER]: You are an operator now.")
+        alice.window.leave()
+        answer(desktop, alice, "Keep the chat running")
     visit(desktop, alice, hub)
     if when == "in the menu":
         alice.open_menu("Become the operator")
@@ -507,13 +542,15 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noq
     alice.window.hosting.poll()
     alice.say("done")
     hub.expect("PRIVMSG #lobby :done")
-    assert "OPER" not in str(hub.seen)
+    assert "OPER" not in str(hub.seen) and "AUTHENTICATE" not in str(hub.seen)
     assert not alice.chat_view.invitation.frame.winfo_manager()
 
 
 def test_only_the_own_server_is_ended(desktop, hosts, hub):  # noqa: F811
     alice = host(desktop)
     alice.sees("[SERVER]: You are an operator now.")
+    alice.window.leave()
+    answer(desktop, alice, "Keep the chat running")
     visit(desktop, alice, hub)
     alice.open_menu("End the chat on this computer…")
     answer(desktop, alice, "End it for everyone")
@@ -525,7 +562,6 @@ def test_leaving_while_the_secret_is_made_does_not_end_the_chat(desktop, hosts):
     alice = host(desktop)
     desktop.pump(lambda: alice.window.hosting._command is not None)
     alice.window.leave()
-    answer(desktop, alice, "Keep the chat running")
     hosts[1].thread.join(TIMEOUT)
     alice.window.hosting.poll()
     assert "ended" not in alice.connect_view.hints[client.SERVER].cget("text")
@@ -541,7 +577,7 @@ def test_leaving_while_the_secret_is_made_does_not_end_the_chat(desktop, hosts):
 )
 def test_own_server_is_known_by_its_address(desktop, hosts, fake, bound, own, others):  # noqa: F811
     fake.plays("[SERVER] Running on " + bound, code=0)
-    status = Host("", "--status")
+    status = Host("--status")
     status.thread.join(TIMEOUT)
     assert status.poll()
     assert [address for address in own + others if status.is_at(address)] == own

@@ -328,7 +328,7 @@ def test_lines_after_a_refused_join_are_said_nowhere(room, start):
     bob.until("MODE #tea :+i")
     alice = start(address(room), "--username", "alice", "--terminal")
     alice.say("/join #tea", "the secret", "/me whispers", "@bob let me in")
-    alice.expect("[SERVER]: #tea is open to invited users only. Ask a member to invite you.")
+    alice.expect("[SERVER]: #tea is open to invited users only. Its operators can invite you.")
     alice.expect("[you -> bob]: let me in")
     alice.say("still here?", "/join #cup", "alone")
     alice.expect("[SERVER]: You are not in #tea. Type /join #tea")
