@@ -940,8 +940,7 @@ class Conversation:
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
-        self.draft = self.topic_draft = ""
-        self.is_topic_in_use = False  # its field had the focus last, not the message box
+        self.draft = ""
         self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -1519,45 +1518,42 @@ class Chat:
         return _REPLY_DRAFT.sub(lambda found: address, draft) if self.correspondent else draft
 
     def describe_draft(self, draft: str) -> Notice:
-        """Return the notice of a draft; that of a password is its command.
-
-        If the password is asked for again, it follows the command.
-        """
-        command, password = split_secret(draft)
-        if command:
-            name = "".join(command.split()[1:])
-            new = "New password for %s, at least %d characters"
-            new %= self.nickname, protocol.MIN_PASSWORD
-            words = "Password of %s" % name if name else new
-            words = "The same password again, to be sure" if password else words
-            return Notice(words + " (hidden). Esc gives up.")
-        names, entry, here = _recipients(self, draft), self.reply_to, self.current
+        """Return the notice of a draft; that of a password is its command."""
+        if split_secret(draft)[0]:
+            return self._describe_password(*split_secret(draft))
+        names, here = _recipients(self, draft), self.current
         is_known = any(c.members for c in self.conversations)
         users = [n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != here.name]
         absent = next((n for n in users if is_known and self.presence(n) == OFFLINE), "")
         if absent:
             return Notice("No one called “%s” is here. %s" % (absent, _guess(self, absent)), "warn")
-        form = {True: "to everyone in %s", False: "privately to %s"}
-        ways = [_WAYS.get(n, form[n[0] == CHANNEL_SIGN] % n) for n in names]
+        ways = [_WAYS.get(name) or _describe_way(name) for name in names]
         if len(ways) > 1:
             return Notice("First %s" % ", then ".join(ways), "warn")
-        name, room = "".join(names), here.name if here.kind == CHANNEL else ""
-        private = self.address_of(entry).strip("@ ")
-        if entry is not None and not private and name in ("", here.name):
-            where = " in " + room if room else ""
+        entry, name, way = self.reply_to, "".join(names) or here.name, "".join(ways)
+        way = way[:1].upper() + way[1:]
+        home = self.address_of(entry).strip("@ ") or here.name
+        if entry is not None and protocol.casefold(name) == protocol.casefold(home):
+            if home != here.name:
+                return Notice("%s, in reply to: %.80s" % (way, entry.line.text))
+            where = " in " + name if here.kind == CHANNEL else ""
             words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
             return Notice(words, "close")
-        asked = (entry if private else self.private_question) if name == room != "" else None
-        if asked is not None:
-            shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
-            offer = "Answer %s privately" % shown
-            return Notice("To everyone in " + room, "warn", offer, asked)
-        if name in ("", here.name):
+        if name != here.name:
+            return Notice(way, "announce" if way.startswith("To ") else "lock")
+        asked = entry or self.private_question
+        if not names or here.kind != CHANNEL or asked is None:
             return Notice()
-        words = ways[0][0].upper() + ways[0][1:]
-        if entry is not None and protocol.casefold(name) == protocol.casefold(private):
-            words += ", in reply to: %.80s" % entry.line.text
-        return Notice(words, "announce" if ways[0].startswith("to ") else "lock")
+        shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
+        return Notice(way, "warn", "Answer %s privately" % shown, asked)
+
+    def _describe_password(self, command: str, password: str) -> Notice:
+        """Return the notice of a password; if it is asked for again, it follows the command."""
+        name = "".join(command.split()[1:])
+        new = "New password for %s, at least %d characters" % (self.nickname, protocol.MIN_PASSWORD)
+        words = "Password of %s" % name if name else new
+        words = "The same password again, to be sure" if password else words
+        return Notice(words + " (hidden). Esc gives up.")
 
     @property
     def private_question(self) -> Optional[Entry]:
@@ -1575,10 +1571,9 @@ class Chat:
         entries = [e for e in self.current.shown if self.can_reply(e) and not e.is_own]
         present, offered = self.reply_to, self.describe_draft(draft).entry
         if draft.strip() not in ("", self.address_of(present).strip()):
-            names = list(map(protocol.casefold, _recipients(self, draft)))
-            to = [self.address_of(e).strip("@ ") or self.current.name for e in entries]
-            pairs = zip(entries, map(protocol.casefold, to))
-            entries = [e for e, name in pairs if e is offered or [name] == names]
+            homes = list(map(self.conversation_named, _recipients(self, draft)))
+            same = [e for e in entries if [self.reply_conversation(e)] == homes]
+            entries = [e for e in entries if e is offered or e in same]
         if present is not None and present is not offered and present in entries:
             return entries[entries.index(present) - 1]
         return entries[-1] if entries else None
@@ -3102,6 +3097,10 @@ def _recipients(chat: Chat, draft: str) -> List[str]:
             found.append(_ALL)
         recipient = _NEXT if plan.typed.verb == "leave" else plan.recipient
     return list(dict.fromkeys(found))
+
+
+def _describe_way(name: str) -> str:
+    return ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
 
 
 def _address_rest(lines: Iterable[str], recipient: str) -> str:
@@ -5390,7 +5389,6 @@ class Composer(TextBox):
         self._seen = "", 0  # the draft for which suggestions were last looked for
         self._command = ""  # that lacks only the password
         self._password = ""  # a new one, while it is asked for again
-        self._aside: Optional[str] = None  # the draft in whose place `begin` has put a command
         super().__init__(parent, look, "ChatField", "chat", 6, self._on_change)
         self.suggestions = Suggestions(parent, look, self._choose)
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
@@ -5462,20 +5460,6 @@ class Composer(TextBox):
         """Put lines that were refused before what is in the box, perhaps a draft."""
         self.set("\n".join(filter(None, [rest, self.get()])))
 
-    def begin(self, command: str) -> None:
-        """Put the beginning of a command into the box, or ask for its password.
-
-        What the box held comes back after the command, or with `cancel`.
-        """
-        while self.cancel():
-            pass
-        if split_secret(command)[0]:
-            self._ask_password(command)
-        else:
-            self._aside = self.get()
-            self.set(command)
-            self.text.focus_set()
-
     def _hide_password(self) -> None:
         """Cover the text if a line of it is a command with a password, and take that out of it."""
         lines = enumerate(map(split_secret, self.get().split("\n")), 1)
@@ -5484,9 +5468,9 @@ class Composer(TextBox):
             _, row, command, password = min(found)  # first those whose password is missing
             self.text.delete("%d.0" % row, "%d.0" % (row + 1))
             self.text.edit_reset()
-            self._ask_password(command, password)
+            self.ask_password(command, password)
 
-    def _ask_password(self, command: str, password: str = "", first: str = "") -> None:
+    def ask_password(self, command: str, password: str = "", first: str = "") -> None:
         """Cover the text with the hidden field for a command's password; "" uncovers it.
 
         `first` is a new password that was entered before.
@@ -5507,42 +5491,21 @@ class Composer(TextBox):
         if self._password and password != self._password:
             self.show_note("This is not the same password.", True)
         elif is_new and not self._password:
-            return self._ask_password(command, first=password)
+            return self.ask_password(command, first=password)
         else:
-            self._ask_password("")
+            self.ask_password("")
             self.give_back(self._submit(command + password))
         return self.hidden.selection_range(0, "end")  # what was refused is written anew
 
     def cancel(self) -> bool:
-        """Close the suggestions, or give up the password or the command of `begin`.
-
-        Return False if there is none of them.
-        """
+        """Close the suggestions, or give up the password; return False if there is neither."""
         if self.suggestions.is_open:
             self._suggest(False)
         elif self._command:
-            self._ask_password("")
+            self.ask_password("")
         else:
-            return self.take_back()
+            return False
         return True
-
-    def take_back(self, is_kept: bool = False) -> bool:
-        """Put the draft back that `begin` has put aside; return False if there is none.
-
-        A command is given up, unless it is to be kept and has an argument.
-        """
-        has_aside, draft = self._aside is not None, self.draft(is_kept)
-        self._aside = None
-        if has_aside:
-            self.set(draft)
-        return has_aside
-
-    def draft(self, is_kept: bool = True) -> str:
-        """Return the text with what is put aside, as `take_back` leaves it."""
-        command, text = "", self.get()
-        if self._aside is not None and text[:1] == "/":
-            command, text = text if is_kept and " " in text.rstrip() else "", ""
-        return "\n".join(filter(None, [command, self._aside, text]))
 
     def show_notice(self) -> None:
         """Show where the draft goes, if that is not plainly to the room."""
@@ -5571,8 +5534,6 @@ class Composer(TextBox):
             if is_kept and text not in self._history[-1:]:
                 self._history.append(text)
             self.give_back(rest)
-            if not self.get():
-                self.take_back()
         return "break"
 
     def _rewrite(self) -> bool:
@@ -5757,6 +5718,8 @@ class Sheet:
         px, (title, text, hint) = look.px, words
         self._rows, self._closed = rows, closed
         self._seen: Optional[str] = None  # the words that the rows in view are for
+        self._filled = ""  # the words of `fill`
+        self._has_text = bool(text)
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(3, weight=1)
@@ -5800,9 +5763,15 @@ class Sheet:
         """The text of the field."""
         return self.field.get() if self.field is not None else ""
 
+    @property
+    def is_written(self) -> bool:
+        """True if the user has answered the text with words in the field, not entered yet."""
+        return self._has_text and self.words not in ("", self._filled)
+
     def fill(self, words: str) -> None:
         """Write into the field."""
         if self.field is not None and words:
+            self._filled = words
             self.field.set(words)
 
     def refresh(self) -> None:
@@ -6962,7 +6931,6 @@ class ChatView:
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
         self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
-        self.topic: Optional[Field] = None  # while it is edited
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
         self.frame.rowconfigure(0, weight=1)
@@ -7003,7 +6971,7 @@ class ChatView:
         set_icon(self.pill, look, "down", "on_accent", 14)
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
-        self.composer.text.bind("<FocusIn>", lambda event: self._note_use(False), "+")
+        self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
         for widget in (self.transcript.text, self.composer.button):
             widget.bind("<Key>", self._on_stray_key)
         self.transcript.text.bind("<<Return>>", self._on_enter)
@@ -7023,7 +6991,7 @@ class ChatView:
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
-        self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
+        self.room.make_button(lambda canvas: self._on_room(), self._topic_tip)
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
         actions.update({"search": lambda: self.search_bar.open(), "person": self.toggle_people})
         for icon, action in actions.items():
@@ -7064,20 +7032,15 @@ class ChatView:
             self.search_bar.open(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
-        self.close_topic(is_kept=True)
-        self.composer.take_back(is_kept=True)
         self.transcript.conversation.draft = self.composer.get()
         self.search_bar.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
-        if conversation.topic_draft and self._window.chat.can_set_topic(conversation):
-            self.edit_topic()
-            self.focus_last()
 
     def drafts(self) -> List[str]:
         """Return the names of the conversations with an unfinished message."""
-        shown, draft = self.transcript.conversation, self.composer.draft()
+        shown, draft = self.transcript.conversation, self.composer.get()
         conversations = self._window.chat.conversations
         return [c.name for c in conversations if (draft if c is shown else c.draft).strip()]
 
@@ -7085,15 +7048,6 @@ class ChatView:
 
     def focus_composer(self) -> None:
         self.composer.text.focus_set()
-
-    def focus_last(self) -> None:
-        """Focus the message box, or the field for the topic if that was used last."""
-        topic = self.topic if self.transcript.conversation.is_topic_in_use else None
-        (topic or self.composer).text.focus_set()
-
-    def _note_use(self, is_topic: bool) -> None:
-        self.transcript.conversation.is_topic_in_use = is_topic
-        self.transcript.choose(None)
 
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
@@ -7111,7 +7065,7 @@ class ChatView:
         """Show another conversation; None for none."""
         if conversation is not None:
             self._window.do(self._window.chat.select, conversation)
-            self.focus_last()
+            self.focus_composer()
 
     def select_nth(self, number: int) -> None:
         """Show a conversation by its place in the sidebar, from 1."""
@@ -7120,7 +7074,7 @@ class ChatView:
     def open(self, name: str) -> None:
         """Show the conversation with a person or in a room."""
         self._window.do(self._window.chat.open, name)
-        self.focus_last()
+        self.focus_composer()
 
     def visit(self, name: str) -> None:
         """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
@@ -7207,59 +7161,13 @@ class ChatView:
         self.transcript.text.yview_scroll(pages, "pages")
         return "break"
 
-    def edit_topic(self) -> None:
-        """Show a field over the topic, or else a menu.
-
-        Enter saves, Esc gives up; a changed topic that is left stays in the field.
-        """
-        chat, conversation, px = self._window.chat, self._window.chat.current, self._look.px
-        if self.topic is not None:
-            return self.topic.text.focus_set()
-        if not chat.can_set_topic(conversation):
-            return self._open_menu()
-        canvas = self.room.canvas
-        self.topic = field = Field(canvas.master, self._look, "ChatField", lambda: None)
-
-        def save(event: "TkEvent") -> str:
-            topic = protocol.clean(field.get(), protocol.MAX_TOPIC)
-            self._window.do(chat.send_command, "TOPIC", conversation.name, topic)
-            self.close_topic()
-            return focus_on(self.composer.text)
-
-        field.text.bind("<<Return>>", save)
-        field.text.bind("<FocusIn>", lambda event: self._note_use(True), "+")
-        field.text.bind("<FocusOut>", lambda event: self.frame.after_idle(self.leave_topic), "+")
-        self._window.keys.add_to(field.frame)
-        field.frame.place(in_=canvas, x=px(12), rely=1, y=-px(3), anchor="sw", relwidth=1)
-        field.frame.place_configure(width=-px(16))
-        self.room.redraw()
-        field.frame.update_idletasks()  # only what is mapped takes the focus at once
-        return field.set(conversation.topic_draft or conversation.topic)
-
-    def close_topic(self, is_kept: bool = False) -> None:
-        """Remove the field for the topic; what it says can be kept for the next time."""
-        if self.topic is not None:
-            conversation, text = self.transcript.conversation, self.topic.get()
-            conversation.topic_draft = text if is_kept and text != conversation.topic else ""
-            self.topic.frame.destroy()
-            self.topic = None
-            self.room.redraw()
-
-    def leave_topic(self, path: str = "") -> None:
-        """Close the field for the topic after a click on this path of Tk, or a change of focus.
-
-        Not if the topic is changed, not for its menu, nor while another program has the focus.
-        """
-        path, menu = path or str(self.frame.tk.call("focus")), str(self._window.menus.menu)
-        if self.topic is None or self.topic.get() != self.transcript.conversation.topic:
-            return
-        if path and not path.startswith((str(self.topic.frame), menu)):
-            self.close_topic()
+    def _on_room(self) -> None:
+        """Ask for the topic, or else open the menu."""
+        can_set = self._window.chat.can_set_topic(self._window.chat.current)
+        (self._window.questions.ask_topic if can_set else self._open_menu)()
 
     def _topic_tip(self) -> str:
-        can_click = self.topic is None and self._window.chat.can_set_topic(
-            self._window.chat.current
-        )
+        can_click = self._window.chat.can_set_topic(self._window.chat.current)
         return "Click to change the topic" if can_click else ""
 
     def link_at(self, index: str) -> str:
@@ -7314,10 +7222,6 @@ class ChatView:
 
     def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
-        if self.topic is not None:
-            hint = "Topic of %s. Enter saves, Esc cancels" % conversation.name
-            row.text(hint, "muted", "small", dy=-20)
-            return
         sign = "# " if conversation.kind == CHANNEL else ""
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
@@ -7543,7 +7447,7 @@ class Menus:
             invite = functools.partial(self._window.questions.invite, conversation)
             entries += [None, ("Invite someone…", invite)]
         if conversation is chat.current and chat.can_set_topic(conversation):
-            entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
+            entries += [None, ("Change the topic…", self._window.questions.ask_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
             entries += [None, *self._rules(conversation), ("    Bans from this room…", bans)]
@@ -7590,10 +7494,10 @@ class Menus:
         away = ("Set me available", "/away") if chat.is_away else ("Set me away", "/away away")
         entries = [
             (away[0], lambda: view.submit(away[1])),
-            ("Another name…", lambda: view.composer.begin("/nick ")),
+            ("Another name…", self._window.questions.ask_name),
             None,
-            ("Register this name…", lambda: view.composer.begin("/register ")),
-            ("Log in…", lambda: view.composer.begin("/login %s " % chat.nickname)),
+            ("Register this name…", lambda: view.composer.ask_password("/register ")),
+            ("Log in…", lambda: view.composer.ask_password("/login %s " % chat.nickname)),
         ]
         return entries[:2] if chat.session.account else entries
 
@@ -7631,9 +7535,9 @@ class Menus:
         """Return the entries of an operator of the server, or that to become an operator."""
         window = self._window
         if window.chat.session.is_operator:
-            announce = functools.partial(window.chat_view.composer.begin, "/announce ")
+            announce = ("Announce to everyone…", window.questions.ask_announcement)
             lift = functools.partial(window.questions.lift, "BANS")
-            return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
+            return [None, announce, ("Bans and mutes…", lift)]
         operate = window.hosting.operate
         return [None, ("Become the operator", operate)] if window.hosting.is_server_local else []
 
@@ -7782,11 +7686,9 @@ class Questions:
     def invite(self, room: Conversation) -> None:
         """Ask whom to invite to a room: those who are not there."""
         rows = functools.partial(offer_names, self._window.chat, "@", room=room)
-        do, chat = self._window.do, self._window.chat
-        choose = lambda name: do(chat.send_command, "INVITE", name, room.name)  # noqa: E731
-        self._open_sheet(
-            "Invite to " + room.name, "", rows, choose, "Find a person, or type a name"
-        )
+        choose = lambda name: self._send(("INVITE", name, room.name))  # noqa: E731
+        hint = "Find a person, or type a name"
+        self._open_sheet("Invite to " + room.name, "", rows, choose, hint)
 
     def search(self) -> None:
         """Show the results of a search in all conversations, below a field for other words."""
@@ -7820,35 +7722,59 @@ class Questions:
         you = "but not you" if chat.session.is_operator else "and you"  # of the whole server
         title, text = (words.format(name, room, you=you) for words in MODERATION[command])
         hint = "" if command in ("+o", "-o") else "Reason, if you want to give one"
-
-        def choose(commands: Tuple[Tuple[str, ...], ...]) -> None:
-            for params in commands:
-                self._window.do(chat.send_command, *params)
-
         rows = functools.partial(moderation_rows, title, command, name, room)
-        self._open_sheet(title, text, rows, choose, hint)
+        self._open_sheet(title, text, rows, lambda keys: self._send(*keys), hint)
 
     def ask_room_password(self, room: Conversation) -> None:
         """Ask for the password of a room; none removes it."""
-        chat, key = self._window.chat, "".join(room.channel_key)
+        key = "".join(room.channel_key)
 
-        def rows(words: str) -> List[Row]:
-            mode = ("MODE", room.name, "+k", words)
+        def row(words: str) -> Row:
             if not words and key:
-                return [text_row(("MODE", room.name, "-k", key), "Remove the password")]
+                return text_row(("MODE", room.name, "-k", key), "Remove the password")
             if protocol.is_key(words):
-                return [text_row(mode, "Set the password")]
+                return text_row(("MODE", room.name, "+k", words), "Set the password")
             rule = "At most %d characters, no spaces, no commas" % protocol.MAX_KEY
-            return [text_row(None, rule if words else "Type a password")]
+            return text_row(None, rule if words else "Type a password")
 
-        choose = lambda mode: self._window.do(chat.send_command, *mode)  # noqa: E731
         text = "Those who join have to type it, unless an operator has invited them."
         text += " Clear the field to remove it." if key else ""
-        self._open_sheet("Password of " + room.name, text, rows, choose, "The password").fill(key)
+        self._ask_words("Password of " + room.name, text, row, "The password", key)
+
+    def ask_topic(self) -> None:
+        """Ask for the topic of the room in view; none clears it."""
+        room = self._window.chat.current
+
+        def row(words: str) -> Row:
+            return text_row(
+                ("TOPIC", room.name, words[: protocol.MAX_TOPIC]),
+                "Set the topic" if words else "Clear it",
+            )
+
+        text = "Everyone in the room sees it."
+        self._ask_words("Topic of " + room.name, text, row, "The topic", room.topic)
+
+    def ask_name(self) -> None:
+        """Ask for another name of the user."""
+
+        def row(words: str) -> Row:
+            error = protocol.nickname_error(protocol.normalize(words))
+            return text_row(None if error else ("NICK", words), error or "Take this name")
+
+        self._ask_words("Another name", "Everyone sees it.", row, "Your new name")
+
+    def ask_announcement(self) -> None:
+        """Ask for words for everyone on the server."""
+
+        def row(words: str) -> Row:
+            return text_row(("ANNOUNCE", words) if words else None, "Tell everyone")
+
+        text = "Everyone on this chat sees it, in every room."
+        self._ask_words("Announce to everyone", text, row, "The announcement")
 
     def lift(self, *params: str) -> None:
         """Show the bans and mutes that the server lists with a command, to be lifted."""
-        do, chat = self._window.do, self._window.chat
+        chat = self._window.chat
 
         def rows(words: str) -> List[Row]:
             listing = chat.listing
@@ -7856,10 +7782,9 @@ class Questions:
             none = "Nobody is banned or muted." if listing.is_done else none
             return list(map(lifting_row, listing.rows)) or [text_row(None, none)]
 
-        do(chat.request, *params)
+        self._window.do(chat.request, *params)
         title = "Bans from %s" % params[1] if params[1:] else "Bans and mutes"
-        text = "Choose one to lift it."
-        self._open_sheet(title, text, rows, lambda key: do(chat.send_command, *key))
+        self._open_sheet(title, "Choose one to lift it.", rows, self._send)
 
     def help(self) -> None:
         """Show what can be typed, the keys and the commands."""
@@ -7947,10 +7872,12 @@ class Questions:
         self._ask(words, lambda: hosting.is_server_local, *answers)
 
     def close_beside(self, widget: Any) -> None:
-        """Close the sheet, unless the widget is in it, or is the menu."""
-        own = [self.sheet.frame, self._window.menus.menu] if self.sheet is not None else []
-        if own and not any(("%s." % widget).startswith("%s." % part) for part in own):
-            self.cancel()
+        """Close the sheet, unless the widget is in it or the menu, or its answer is begun."""
+        sheet = self.sheet
+        if sheet is not None and not sheet.is_written:
+            own = sheet.frame, self._window.menus.menu
+            if not any(("%s." % widget).startswith("%s." % part) for part in own):
+                self.cancel()
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -7978,6 +7905,17 @@ class Questions:
         self._window.show_bars()
         (action or self._window.chat_view.focus_composer)()
 
+    def _send(self, *commands: Tuple[str, ...]) -> None:
+        for params in commands:
+            self._window.do(self._window.chat.send_command, *params)
+
+    def _ask_words(
+        self, title: str, text: str, row: Callable[[str], Row], hint: str, before: str = ""
+    ) -> None:
+        """Ask for a line of text; `row` returns its row, whose key is the command to send."""
+        rows = lambda words: [row(protocol.clean(words))]  # noqa: E731
+        self._open_sheet(title, text, rows, self._send, hint).fill(before)
+
     def _open_sheet(
         self,
         title: str,
@@ -7993,7 +7931,7 @@ class Questions:
 
         def closed(key: Any) -> None:
             self.sheet = None
-            view.focus_last()
+            view.focus_composer()
             if key is not None and choose is not None:
                 choose(key)
 
@@ -8738,17 +8676,13 @@ class Window:
         self.settings.save()
 
     def on_click(self, event: "TkEvent") -> None:
-        """Close what a click elsewhere closes: a menu, or the field for the topic, and a sheet."""
-        if not self.menus.close(event) and self.is_chatting:
-            self.chat_view.leave_topic(str(event.widget))
+        """Close what a click elsewhere closes: a menu, and a sheet."""
+        self.menus.close(event)
         if event.num not in (4, 5):  # of the wheel, on X11
             self.questions.close_beside(event.widget)
 
     def escape(self) -> None:
-        """Close what is open, first where the focus is; else go to the end, or quit.
-
-        A topic that is being changed is given up only from its field.
-        """
+        """Close what is open, first where the focus is; else go to the end, or quit."""
         if not self.is_chatting:
             if self.connect_view.is_busy:
                 return self.cancel()
@@ -8756,9 +8690,6 @@ class Window:
         view, sheet = self.chat_view, self.questions.sheet
         if self.menus.close():
             return None
-        if view.topic is not None and holds_focus(view.topic.frame):
-            view.close_topic()
-            return view.focus_composer()
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
             (view.composer.frame, view.composer.cancel),

@@ -474,7 +474,7 @@ STATES = (
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
     ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
     ("rooms", SIZES, lambda studio: conversation(studio).open_menu("Browse rooms…")),
-    ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
+    ("topic", SIZES, lambda studio: conversation(studio).window.questions.ask_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
     ("ban", SIZES, lambda studio: operator(studio, "bob: Ban from the chat…")),

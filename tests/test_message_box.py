@@ -40,42 +40,25 @@ def test_menu_asks_for_a_password_whatever_the_box_holds(anna, words, draft):
 
 @pytest.mark.parametrize("draft", ["", "see you", "one\ntwo"])
 @pytest.mark.parametrize(
-    ("words", "begun", "sent"),
-    [
-        ("Another name…", "/nick ", "NICK anna"),
-        ("Announce to everyone…", "/announce ", "ANNOUNCE anna"),
-    ],
+    ("words", "sent"), [("Another name…", "NICK anna"), ("Announce to everyone…", "ANNOUNCE anna")]
 )
-def test_command_of_the_menu_keeps_the_draft_aside(anna, hub, draft, words, begun, sent):
+def test_words_that_the_menu_asks_for_leave_the_draft_alone(anna, hub, draft, words, sent):
     anna.write(draft)
     anna.open_menu(words)
-    assert anna.draft == begun
     anna.type("an", "<Escape>")
-    assert anna.draft == draft
-    for step in (words, words):  # the draft is not put aside twice
-        anna.open_menu(step)
+    assert (anna.sheet, anna.draft, anna.has_focus(anna.box)) == (None, draft, True)
+    anna.open_menu(words)
+    anna.type("<Return>")  # nothing is written yet
+    assert anna.sheet is not None
     anna.type("anna", "<Return>")
     hub.expect(sent)
-    assert anna.draft == draft
+    assert (anna.sheet, anna.draft) == (None, draft)
 
 
-def test_draft_put_aside_stays_in_its_conversation(anna, hub):
-    anna.type("see you")
+def test_name_that_the_menu_asks_for_is_checked_at_once(anna):
     anna.open_menu("Another name…")
-    anna.chat_view.open("bob")
-    assert anna.draft == ""
-    anna.type("psst", "<Return>")
-    hub.expect("PRIVMSG bob :psst")
-    assert anna.draft == ""
-    anna.press("Alt-Key-1", anna.box)
-    assert anna.draft == "see you"
-
-
-def test_draft_comes_back_beside_what_was_written_instead_of_a_command(anna):
-    anna.type("see you")
-    anna.open_menu("Another name…")
-    anna.type(*["<BackSpace>"] * 6, "hello", "<Escape>")
-    assert anna.draft == "see you\nhello"
+    anna.type("9lives", "<Return>")
+    assert [row.text for row in anna.sheet.list.rows] == [client.protocol.nickname_error("9lives")]
 
 
 # Passwords
@@ -402,37 +385,26 @@ def test_reply_ends_with_the_text_that_is_deleted(alice, desktop, hub):
 # Esc
 
 
-@pytest.mark.parametrize("first", ["topic", "search", "password"])
+@pytest.mark.parametrize("first", ["search", "password"])
 def test_escape_is_for_the_part_with_the_focus(anna, desktop, hub, first):
-    """Here for each of three that are open; the others stay."""
+    """Here for each of two that are open; the other stays."""
     view = anna.chat_view
-    hub.send(":anna!a@h MODE #lobby +o anna")
     anna.press("Control-f", anna.box)
     anna.type("words")
     anna.open_menu("Log in…")
     anna.type("s3cret")
-    view.edit_topic()
-    anna.type("a topic")
     fields = {
-        "topic": (lambda: view.topic and view.topic.text, lambda: view.topic is not None),
         "search": (lambda: view.search_bar.field.text, lambda: view.search_bar.is_open),
         "password": (lambda: view.composer.hidden, lambda: hidden(anna) is not None),
     }
-    order = [first, *(name for name in ("search", "password", "topic") if name != first)]
+    order = [first, *(name for name in fields if name != first)]
     for count, name in enumerate(order, 1):
         fields[name][0]().focus_force()
         desktop.update()
         anna.type("<Escape>")
         assert [is_open() for _, is_open in map(fields.get, order)] == [
-            place > count for place in range(1, 4)
+            place > count for place in (1, 2)
         ]
-
-
-def test_escape_in_the_box_leaves_a_topic_that_is_being_changed(anna, hub):
-    anna.chat_view.edit_topic()
-    anna.type("a topic")
-    anna.press("Escape", anna.box)
-    assert anna.chat_view.topic.get() == "a topic"
 
 
 # Sheets

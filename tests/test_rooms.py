@@ -165,7 +165,7 @@ def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room,
 
 
 @pytest.mark.parametrize("way", ["click", "menu", "keyboard"])
-def test_topic_is_changed_in_place(alice, desktop, way):
+def test_topic_is_changed_in_a_sheet(alice, desktop, way):
     view = alice.chat_view
     alice.write("a draft")
     if way == "click":
@@ -176,87 +176,41 @@ def test_topic_is_changed_in_place(alice, desktop, way):
     else:
         view.buttons["more"].invoke()
         alice.choose("Change the topic…")
-    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    desktop.pump(lambda: alice.sheet and alice.has_focus(alice.sheet.field.text))
     alice.type("Tests on Monday", "<Return>")
     alice.sees("[SERVER]: alice set the topic: Tests on Monday")
-    assert view.topic is None and alice.has_focus(alice.box) and alice.draft == "a draft"
+    assert alice.sheet is None and alice.has_focus(alice.box) and alice.draft == "a draft"
     desktop.pump(lambda: "Tests on Monday" in alice.drawn(view.room))
-    view.edit_topic()
-    alice.press("Escape", view.topic.text)
-    assert view.topic is None and alice.has_focus(alice.box)
-    view.edit_topic()
-    view.topic.set("")
-    alice.press("Return", view.topic.text)
+    alice.window.questions.ask_topic()
+    assert alice.sheet.words == "Tests on Monday"
+    alice.type("Tests on Tuesday", "<Escape>")
+    assert alice.sheet is None and alice.has_focus(alice.box)
+    alice.window.questions.ask_topic()
+    alice.sheet.field.set("")
+    alice.press("Return", alice.sheet.field.text)
     alice.sees("[SERVER]: alice cleared the topic")
 
 
-@pytest.mark.parametrize("way", ["click", "F6", "Control-r", "F1"])
-def test_topic_that_is_left_is_not_set(alice, desktop, room, way):
-    """But its menu, and another program's window, do not leave it."""
-    room.bob.send("PRIVMSG #lobby :hello")
-    alice.sees("[bob]: hello")
-    view = alice.chat_view
-    view.edit_topic()
-    desktop.pump(lambda: alice.has_focus(view.topic.text))
-    hint = "Topic of #lobby. Enter saves, Esc cancels"
-    desktop.pump(lambda: alice.drawn(view.room) == [hint])
-    with desktop.elsewhere(alice, view.topic.text):
-        desktop.update()
-    view.topic.text.focus_force()
-    view.topic.text.event_generate("<<ContextMenu>>")
+@pytest.mark.parametrize("is_written", [True, False])
+def test_click_beside_keeps_the_sheet_of_a_topic_that_is_written(alice, desktop, is_written):
+    alice.window.questions.ask_topic()
+    sheet = alice.sheet
+    alice.type("T", *([] if is_written else ["<BackSpace>"]))
+    sheet.field.text.event_generate("<<ContextMenu>>")
     desktop.update()
-    alice.press("Escape", view.topic.text)  # closes the menu alone
-    assert "Paste" in alice.menu and view.topic is not None
-    view.topic.text.focus_force()
+    assert "Paste" in alice.menu and alice.sheet is sheet
+    alice.text.event_generate("<Button-1>", x=5, y=5)  # closes the menu
+    alice.text.event_generate("<Button-1>", x=5, y=5)
     desktop.update()
-    if way == "click":
-        view.transcript.text.event_generate("<Button-1>", x=5, y=5)
-    else:
-        alice.press(way, view.composer.text if way == "Control-r" else view.topic.text)
-    desktop.pump(lambda: view.topic is None and hint not in alice.drawn(view.room))
+    assert alice.sheet is (sheet if is_written else None)
 
 
-@pytest.mark.parametrize("way", ["click", "Tab", "Shift-Tab", "Alt-Up"])
-def test_changed_topic_stays_until_it_is_saved_or_given_up(alice, desktop, way):
-    alice.chat_view.open("#maths")
-    alice.sees("[SERVER]: alice joined #maths")
-    view = alice.chat_view
-    view.edit_topic()
-    desktop.pump(lambda: alice.window.chat.current.is_topic_in_use)
-    view.topic.set("Tests on Monday")
-    if way == "click":
-        view.transcript.text.event_generate("<Button-1>", x=5, y=5)
-        view.transcript.text.focus_force()
-    else:
-        alice.press(way, view.topic.text)
-    desktop.pump(lambda: view.topic is None or not alice.has_focus(view.topic.text))
-    desktop.update()
-    if way == "Alt-Up":
-        assert view.topic is None and alice.window.chat.current.name == "#lobby"
-        alice.press("Alt-Down", alice.box)
-    assert view.topic.get() == "Tests on Monday"
-    assert alice.has_focus(view.topic.text) == (way == "Alt-Up")
-    view.edit_topic()
-    desktop.pump(lambda: alice.has_focus(view.topic.text))
-    alice.press("Escape", view.topic.text)
-    assert view.topic is None and alice.has_focus(alice.box)
-    view.edit_topic()
-    assert view.topic.get() == "Fractions, page 12"
-
-
-@pytest.mark.parametrize("is_topic", [True, False])
-def test_field_that_was_used_last_has_the_focus_again(alice, desktop, is_topic):
+def test_message_box_has_the_focus_again(alice, desktop):
     """After another room, by key, click or sheet, and after a sheet alone."""
     alice.chat_view.open("#maths")
     alice.sees("[SERVER]: alice joined #maths")
     view = alice.chat_view
-    view.edit_topic()
-    desktop.pump(lambda: alice.has_focus(view.topic.text))
-    alice.type("Tests")
-    if not is_topic:
-        view.focus_composer()
-        desktop.update()
-        alice.type("hello")
+    alice.type("hello")
     for way in ("keys", "sheet", "sheet that is closed", "click"):
         for index, name in enumerate(("lobby", "maths"), 1):
             if way == "keys":
@@ -270,28 +224,9 @@ def test_field_that_was_used_last_has_the_focus_again(alice, desktop, is_topic):
                 desktop.pump(lambda name=name: alice.sheet.list.rows[0].key == "#" + name)
                 alice.type("<Return>" if way == "sheet" else "<Escape>")
         assert alice.window.chat.current.name == "#maths" and not alice.sheet
-        desktop.pump(lambda: alice.has_focus(view.topic.text if is_topic else alice.box))
+        desktop.pump(lambda: alice.has_focus(alice.box))
         alice.type("<End>", "!")
-    assert view.topic.get() == ("Tests!!!!" if is_topic else "Tests")
-    assert alice.draft == ("" if is_topic else "hello!!!!")
-
-
-def test_topic_field_comes_back_only_with_a_change_that_may_be_saved(alice, desktop, room):
-    view = alice.chat_view
-    for name, is_changed in (("#lobby", False), ("#maths", True)):
-        view.open(name)
-        desktop.pump(lambda: alice.window.chat.current.members)
-        view.edit_topic()
-        if is_changed:
-            view.topic.set("Tests on Monday")
-        alice.press("Alt-Up" if is_changed else "Alt-Down", view.topic.text)
-        assert view.topic is None
-    room.bob.send("TOPIC #lobby :News", "MODE #maths +t")
-    desktop.pump(lambda: "t" in alice.window.chat.conversation_named("#maths").flags)
-    for name in ("#lobby", "#maths"):
-        view.open(name)
-        desktop.update()
-        assert view.topic is None and not alice.window.menus.close()
+    assert alice.draft == "hello!!!!"
 
 
 def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
@@ -300,7 +235,7 @@ def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     view = alice.chat_view
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
-    assert view.topic is None
+    assert alice.sheet is None
     assert "Change the topic…" not in alice.menu
 
 
@@ -311,7 +246,7 @@ def test_topic_of_the_lobby_is_not_offered_once_the_server_has_an_operator(alice
     alice.sees("[SERVER]: The server let only operators set the topic of #lobby")
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
-    assert "Change the topic…" not in alice.menu and view.topic is None
+    assert "Change the topic…" not in alice.menu and alice.sheet is None
     alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
     desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
 
@@ -394,11 +329,14 @@ def person_menu(person, name):
     return person.menu
 
 
-def test_topic_that_is_written_is_for_its_own_room(alice, desktop):
-    alice.chat_view.edit_topic()
-    alice.chat_view.open("#maths")
+def test_topic_that_is_written_is_for_its_own_room(alice, desktop, room):
+    alice.window.questions.ask_topic()
+    alice.type("Lobbying")
+    alice.window.do(alice.window.chat.open, "#maths")
     alice.sees("[SERVER]: alice joined #maths")
-    assert alice.chat_view.topic is None
+    alice.press("Return", alice.sheet.field.text)
+    lobby = alice.window.chat.conversation_named("#lobby")
+    desktop.pump(lambda: lobby.topic == "Lobbying")
 
 
 @pytest.mark.parametrize("is_long", [True, False])

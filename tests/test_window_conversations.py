@@ -312,7 +312,6 @@ def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hu
     assert alice.banner == question
     alice.press("Return")  # "Stay" has the focus
     assert alice.banner.startswith("Connection lost.")
-    alice.chat_view.composer.begin("/announce ")
     alice.chat_view.open("bob")
     alice.chat_view.composer.set("")
     alice.close()
