@@ -146,7 +146,6 @@ ANSWER_TIME = 20.0  # for its PONG
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
-BACK_TIME = 3.0  # for which the banner says that the connection is back
 END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirmed
 
 # Memory, whatever a server sends
@@ -188,7 +187,6 @@ MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a seco
 MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
-CROWD = 5  # joins (or leaves) in a row that become a single entry
 GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
 PASTE_TIME = 2.0  # seconds from line to line of a paste
 REPLY_TIME = 1.0  # seconds from line to line of a server's answer
@@ -877,7 +875,7 @@ class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
     __slots__ = (
-        "answer", "count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid",
+        "answer", "delivery", "id", "is_mention", "is_own", "is_presence", "line", "msgid",
         "reply_to",
     )  # fmt: skip
 
@@ -889,8 +887,7 @@ class Entry:
         self.is_mention = False
         self.answer = ""  # the command, if it is an answer by the server to this user alone
         self.delivery = SENT  # changed by the Outbox alone
-        self.event = ""  # "joined" or "left", which a crowd is made of
-        self.count = 1  # people, in the entry of a crowd
+        self.is_presence = False  # another user has joined or left
         self.reply_to = ""  # the msgid of what it replies to
 
     @property
@@ -979,7 +976,7 @@ class Conversation:
         """The entries that the user wants to see."""
         if not self.hides_joins:
             return self.entries
-        return [entry for entry in self.entries if not entry.event]
+        return [entry for entry in self.entries if not entry.is_presence]
 
     @property
     def news(self) -> int:
@@ -1346,6 +1343,7 @@ PRIVATE_RULE = "Earlier private messages are shown to registered names only."
 OPERATES = "You are an operator of %s now: you may set its rules, and remove or ban others."
 _NOT_CONNECTED = "You are not connected. Try again when you are."
 _BANS = ("BANS",)
+_PRESENCE = ("JOIN", "PART", "QUIT")  # of others, unless they were removed
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
@@ -1389,7 +1387,7 @@ class Chat:
         self._has_focus = True
         self._numbers = itertools.count(1)  # of entries
         self._banner, self._attempt = "", 0
-        self._retry_at = self._back_at = 0.0
+        self._retry_at = 0.0
         self._has_host = True  # False from the end of the chat until it is joined again
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._latest = 0.0  # the latest time of a message, by the server's clock
@@ -1450,8 +1448,7 @@ class Chat:
     def banner(self, now: float) -> str:
         """Return the warning about the connection or the room, or ""; it changes with the time."""
         if self.state == CONNECTED:
-            is_back = now < self._back_at + BACK_TIME and not self.current.removal
-            return "Connected again." if is_back else self.current.removal
+            return self.current.removal
         if self.state != RECONNECTING:
             return self._banner
         seconds = math.ceil(self._retry_at - now)
@@ -1572,8 +1569,7 @@ class Chat:
         present, offered = self.reply_to, self.describe_draft(draft).entry
         if draft.strip() not in ("", self.address_of(present).strip()):
             homes = list(map(self.conversation_named, _recipients(self, draft)))
-            same = [e for e in entries if [self.reply_conversation(e)] == homes]
-            entries = [e for e in entries if e is offered or e in same]
+            entries = [e for e in entries if e is offered or [self.reply_conversation(e)] == homes]
         if present is not None and present is not offered and present in entries:
             return entries[entries.index(present) - 1]
         return entries[-1] if entries else None
@@ -1839,7 +1835,6 @@ class Chat:
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_reconnect:
-            self._back_at = self.now
             self.inform("Connected again.")
         self.change(STATUS)
 
@@ -1984,28 +1979,16 @@ class Chat:
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
         self.outcome.changes += conversation.append(entry)
-        if entry.event and entry.count == 1:
-            self._fold(conversation)
         self.outcome.changes += conversation.trim()
 
-    def _fold(self, conversation: Conversation) -> None:
-        """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
-        newest_first = itertools.groupby(reversed(conversation.entries), lambda e: (e.event, e.day))
-        (event, _), run = next((key, list(entries)) for key, entries in newest_first)
-        count = sum(entry.count for entry in run)
-        if count >= CROWD:
-            text = "%d people %s" % (count, event)
-            crowd = self.new_entry(run[-1].line._replace(text=text))
-            crowd.event, crowd.count = event, count
-            self.outcome.changes += conversation.remove(run)
-            self.add(crowd, conversation)
-
-    def show(self, message: Message, *conversations: Conversation, event: str = "") -> None:
+    def show(self, message: Message, *conversations: Conversation) -> None:
         """Show a message, once in each of these conversations."""
         line = self.describe(message)
         if line is not None:
             entry = self.new_entry(line, message.tag("msgid"))
-            entry.event = event
+            is_others = message.command in _PRESENCE and not self.is_me(message.nickname)
+            is_removed = message.text.startswith((protocol.KILLED, protocol.BANNED))
+            entry.is_presence = is_others and not is_removed
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
             is_answer = is_numeric or message.command in ("FAIL", "NOTE", "REGISTER")
             if is_answer and self.session.is_settled:  # unlike the topic
@@ -2677,7 +2660,7 @@ def _on_join(chat: Chat, message: Message) -> None:
         _on_own_join(chat, message, channel)
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         _set_member(chat, channel, nickname, Member(nickname))
-        chat.show(message, channel, event="joined")
+        chat.show(message, channel)
         _note_return(chat, nickname, message.param(1) == "*")
 
 
@@ -2802,7 +2785,7 @@ def _on_part(chat: Chat, message: Message) -> None:
         chat.show(message, chat.current)
     elif channel is not None:
         _set_member(chat, channel, message.nickname, None)
-        chat.show(message, channel, event="left")
+        chat.show(message, channel)
 
 
 def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
@@ -2822,8 +2805,7 @@ def _on_quit(chat: Chat, message: Message) -> None:
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
         conversation.has_left = conversation.kind == PRIVATE
-    is_removed = message.text.startswith((protocol.KILLED, protocol.BANNED))
-    chat.show(message, *conversations, event="" if is_removed else "left")
+    chat.show(message, *conversations)
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
@@ -4117,7 +4099,7 @@ class Terminal:
         if entry.id in self._unsent:
             self._unsent.remove(entry.id)
             return True
-        return kind == ADDED and entry.count == 1 and entry.id > self._newest_id
+        return kind == ADDED and entry.id > self._newest_id
 
 
 def _to_line(entry: Entry, conversation: Conversation, chat: Chat) -> Line:
@@ -4456,19 +4438,11 @@ class Look:
         self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
-        self._show_emoji = emoji == "on" or (emoji != "off" and self._can_show_emoji())
-        self.change(theme, zoom)
-
-    def _can_show_emoji(self) -> bool:
-        """Return False where a colour font would end the program with an X error."""
-        patch = str(self._root.tk.call("info", "patchlevel")).split(".")[:3]
+        # A colour font would end the program with an X error in an older Tk on X11.
+        patch = str(root.tk.call("info", "patchlevel")).split(".")[:3]
         is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
-        if is_new or self.system != "x11":
-            return True
-        try:
-            return int(ctypes.CDLL("libXft.so.2").XftGetVersion()) >= 20305
-        except (OSError, AttributeError):
-            return True  # a Tk without that library draws no colours
+        self._show_emoji = emoji == "on" or (emoji != "off" and (is_new or self.system != "x11"))
+        self.change(theme, zoom)
 
     def px(self, size: float) -> int:
         """Return the pixels of this screen for pixels at 96 dpi."""
@@ -5527,7 +5501,7 @@ class Composer(TextBox):
             self._complete(0)
         elif len(text) > self.LIMIT:
             self.text.bell()
-        elif not self._rewrite():  # else the user sees first what it has become
+        else:
             self.set("")
             rest = self._submit(text)
             is_kept = bool(text.strip()) and not rest and not is_secret(text)
@@ -5535,14 +5509,6 @@ class Composer(TextBox):
                 self._history.append(text)
             self.give_back(rest)
         return "break"
-
-    def _rewrite(self) -> bool:
-        """Change the text with `rewrite`; return True if that has changed it."""
-        before = self.get()
-        text = self.rewrite(before)
-        if text != before:
-            self._replace(text, before[self._cursor() :])
-        return text != before
 
     def _replace(self, text: str, after: str) -> None:
         """Put a text into the box, with the cursor before `after`, its end."""
@@ -5606,7 +5572,9 @@ class Composer(TextBox):
 
     def _on_change(self) -> None:
         self._hide_password()
-        self._rewrite()
+        before = self.get()
+        if self.rewrite(before) != before:
+            self._replace(self.rewrite(before), before[self._cursor() :])
         length = len(self.get())
         self.button.configure(takefocus=bool(length or self._command))
         self._show_hint()
@@ -5718,8 +5686,7 @@ class Sheet:
         px, (title, text, hint) = look.px, words
         self._rows, self._closed = rows, closed
         self._seen: Optional[str] = None  # the words that the rows in view are for
-        self._filled = ""  # the words of `fill`
-        self._has_text = bool(text)
+        self.is_form = bool(text and hint)  # what is written there is not lost by a click beside it
         self.frame = frame = ttk.Frame(parent, style="Sheet.TFrame", padding=px(20))
         frame.columnconfigure(0, weight=1)
         frame.rowconfigure(3, weight=1)
@@ -5763,15 +5730,9 @@ class Sheet:
         """The text of the field."""
         return self.field.get() if self.field is not None else ""
 
-    @property
-    def is_written(self) -> bool:
-        """True if the user has answered the text with words in the field, not entered yet."""
-        return self._has_text and self.words not in ("", self._filled)
-
     def fill(self, words: str) -> None:
         """Write into the field."""
         if self.field is not None and words:
-            self._filled = words
             self.field.set(words)
 
     def refresh(self) -> None:
@@ -5847,6 +5808,10 @@ def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
     return code
 
 
+# What a user can do with a failed message: tags of its buttons, and their words
+FAILED_ACTIONS = {"retry": "Try again", "edit": "Edit", "discard": "Discard"}
+
+
 def render(
     entry: Entry, styles: Tuple[str, ...], nickname: str, note: str, look: Look
 ) -> List[Any]:
@@ -5886,10 +5851,9 @@ def render(
     if note:
         parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
-        button = (*base, "aside", "link")
-        parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
-        for words in ("Edit", "Discard"):
-            parts += ["  ·  ", (*base, "aside", "muted"), words, (*button, words.lower())]
+        for action, words in FAILED_ACTIONS.items():
+            gap = "   " if action == "retry" else "  ·  "
+            parts += [gap, (*base, "aside", "muted"), words, (*base, "aside", "link", action)]
     shown: List[Any] = []
     for part, tags in zip([*parts[::2], "\n"], [*parts[1::2], base + code]):
         for index, piece in enumerate(_UNJOINED.split(part)):
@@ -5977,8 +5941,7 @@ class Transcript:
         text.tag_configure("find", background=color["find"], foreground=color["text"])
         text.tag_configure("found", background=color["found"], foreground=color["on_found"])
         for tag in ("code", "find", "found"):  # not left of a wrapped line
-            with contextlib.suppress(tk.TclError):  # from a Tk before 8.6.6
-                text.tag_configure(tag, {"lmargincolor": color["chat"]})
+            text.tag_configure(tag, {"lmargincolor": color["chat"]})
         text.tag_raise("sel")
         self._keep_in_view()
 
@@ -6032,7 +5995,7 @@ class Transcript:
                 self.text.tag_delete(tag)
 
     def _is_shown(self, entry: Optional[Entry]) -> bool:
-        return entry is None or not (self.conversation.hides_joins and entry.event)
+        return entry is None or not (self.conversation.hides_joins and entry.is_presence)
 
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
@@ -6412,7 +6375,6 @@ class ConnectView:
         self._first_poll = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self._refused = ""  # the short address of a server that is not trusted
-        self._name_before = ""  # the name that was not typed here
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -6517,7 +6479,6 @@ class ConnectView:
 
     def fill(self, name: str, server: str) -> None:
         """Set the name and the chosen server."""
-        self._name_before = name
         self._set(NAME, name)
         self._set(SERVER, server)
         network = self._window.settings.hosted or socket.gethostname()
@@ -6555,16 +6516,14 @@ class ConnectView:
         return self.is_hosting or bool(shown and not is_empty)
 
     def go_back(self) -> bool:
-        """Close what is open, or else undo the name that was typed; False if there is neither."""
-        is_open, is_named = self._is_open, self.fields[NAME].get() != self._name_before
-        if not is_open:
-            self._set(NAME, self._name_before)
-            return is_named
-        if not self.is_hosting:
+        """Close the field or the form that is open; return False if there is none."""
+        is_open = self._is_open
+        if is_open and not self.is_hosting:
             self._set(PASSWORD, "")
             self._set(SERVER, self._chosen if self._chosen in self._addresses else "")
-        self.open_form(False)
-        return True
+        if is_open:
+            self.open_form(False)
+        return is_open
 
     def join(self, server: str, question: str = "") -> None:
         """Connect to a server, or ask first."""
@@ -6717,10 +6676,8 @@ class ConnectView:
             width = self._look.dp(360)
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
-        is_named = self.fields[NAME].get() != self._name_before
         words = "start" if self.is_hosting else "connect"
-        undo = "undo the name" if self._name_before else "clear the name"
-        back = "go back" if self._is_open else undo if is_named else "quit"
+        back = "go back" if self._is_open else "quit"
         self._keys.configure(text="Enter to %s   ·   Esc to %s" % (words, back))
 
     def _name(self, address: str) -> str:
@@ -6952,10 +6909,10 @@ class ChatView:
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = self._completer
         self.composer.describe = lambda draft: window.chat.describe_draft(draft)
-        self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
         self.composer.emptied = lambda: self.reply(None)
+        self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
-        self.composer.answer.configure(command=self.answer_privately)
+        self.composer.answer.configure(command=lambda: self.reply(self._offered()))
         Tip(self.composer.answer, look, self._answer_tip)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
@@ -7055,6 +7012,9 @@ class ChatView:
         commands = list(map(self._window.chat.missing_password, lines))
         if any(commands):  # the message box asks for it
             return "\n".join(command or line for command, line in zip(commands, lines))
+        named = self._window.chat.name_recipient(text)
+        if named != text:  # the user sees it first
+            return named
         self._window.do(self._window.chat.submit, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
@@ -7116,11 +7076,13 @@ class ChatView:
         if str(self.composer.notice.cget("cursor")):  # it can be clicked
             self.reply(None)
 
-    def edit(self, entry: Entry) -> None:
-        """Put a failed message back into the message box."""
-        self._window.do(self._window.chat.edit, entry)
-        self.composer.give_back(self._window.chat.outcome.rest)
-        self.focus_composer()
+    def settle(self, action: str, entry: Entry) -> None:
+        """Do one of FAILED_ACTIONS with a failed message; to be edited, it is put into the box."""
+        chat = self._window.chat
+        self._window.do({"retry": chat.retry, "edit": chat.edit}.get(action, chat.discard), entry)
+        if chat.outcome.rest:
+            self.composer.give_back(chat.outcome.rest)
+            self.focus_composer()
 
     def reply_to_others(self) -> None:
         """Reply to the chosen line, else to the latest of others, or the one before that."""
@@ -7129,15 +7091,14 @@ class ChatView:
         if entry is not None and chat.can_reply(entry):
             self.reply(entry)
 
-    def answer_privately(self) -> None:
-        """Make the draft a reply to the private entry that its notice offers to answer."""
-        self.reply(self._window.chat.describe_draft(self.composer.get()).entry)
+    def _offered(self) -> Optional[Entry]:
+        """Return the private entry that the draft's notice offers to answer."""
+        return self._window.chat.describe_draft(self.composer.get()).entry
 
     def _answer_tip(self) -> str:
-        chat, draft = self._window.chat, self.composer.get()
-        entry, key = chat.describe_draft(draft).entry, key_name("Ctrl+R", self._look.system)
+        chat, entry, key = self._window.chat, self._offered(), key_name("Ctrl+R", self._look.system)
         words = "Put %sbefore what you have written" % chat.address_of(entry)
-        return words + "   " + key if chat.next_reply(draft) is entry else words
+        return words + "   " + key if chat.next_reply(self.composer.get()) is entry else words
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
@@ -7179,17 +7140,14 @@ class ChatView:
         return next((link for link in links if self._look.encode(link) == shown), "")
 
     def _on_link(self, event: "TkEvent") -> str:
-        text, chat = self.transcript.text, self._window.chat
+        text = self.transcript.text
         index = text.index("@%d,%d" % (event.x, event.y))
         tags, entry = text.tag_names(index), self.transcript.entry_at(index)
         if text.tag_ranges("sel") or entry is None:
             return ""
-        if "retry" in tags:
-            self._window.do(chat.retry, entry)
-        elif "edit" in tags:
-            self.edit(entry)
-        elif "discard" in tags:
-            self._window.do(chat.discard, entry)
+        action = next((tag for tag in tags if tag in FAILED_ACTIONS), "")
+        if action:
+            self.settle(action, entry)
         elif "person" in tags:
             self._window.menus.open_person(entry.line.nickname, event)
         elif "room" in tags:
@@ -7203,7 +7161,7 @@ class ChatView:
         entry = self.transcript.cursor
         links = links_of(entry) if entry is not None else []
         if entry is not None and entry.delivery in FAILED:
-            self._window.do(self._window.chat.retry, entry)
+            self.settle("retry", entry)
         elif len(links) == 1:
             open_link(links[0])
         elif entry is not None:
@@ -7573,9 +7531,8 @@ class Menus:
         window, view, chat = self._window, self._window.chat_view, self._window.chat
         entries: List[Any] = []
         if entry.delivery in FAILED:
-            entries.append(("Try again", functools.partial(window.do, chat.retry, entry)))
-            entries.append(("Edit", functools.partial(view.edit, entry)))
-            entries.append(("Discard", functools.partial(window.do, chat.discard, entry)))
+            for action, words in FAILED_ACTIONS.items():
+                entries.append((words, functools.partial(view.settle, action, entry)))
         elif chat.can_reply(entry):
             words = "Reply" if chat.reply_conversation(entry) is chat.current else "Reply privately"
             entries.append((words, functools.partial(view.reply, entry)))
@@ -7872,12 +7829,11 @@ class Questions:
         self._ask(words, lambda: hosting.is_server_local, *answers)
 
     def close_beside(self, widget: Any) -> None:
-        """Close the sheet, unless the widget is in it or the menu, or its answer is begun."""
-        sheet = self.sheet
-        if sheet is not None and not sheet.is_written:
-            own = sheet.frame, self._window.menus.menu
-            if not any(("%s." % widget).startswith("%s." % part) for part in own):
-                self.cancel()
+        """Close the sheet, unless it is a form, or the widget is in it or the menu."""
+        own = [self.sheet.frame, self._window.menus.menu] if self.sheet is not None else []
+        is_inside = any(("%s." % widget).startswith("%s." % part) for part in own)
+        if self.sheet is not None and not self.sheet.is_form and not is_inside:
+            self.cancel()
 
     def cancel(self) -> bool:
         """Close what is open; return False if nothing is."""
@@ -8569,12 +8525,12 @@ class Window:
                     self.settings.save()
             except Exception:
                 log.exception("event not handled")
-        if not self.is_chatting and any(isinstance(event, Connected) for event in events):
+        starts = [event for event in events if isinstance(event, Connected)]
+        if starts and not self.is_chatting:
             self.settings.remember(self._server)
             self.settings.save()
             self._show(self.chat_view)
-        news = (event for event in events if isinstance(event, Connected))
-        if any(not event.is_resumed for event in news):
+        if any(not start.is_resumed for start in starts):
             self.hosting.on_connected()
         self._show_changes(changes)
         if rest:  # after a change of the conversation in view
@@ -8629,15 +8585,12 @@ class Window:
         """Show a question or the state of the connection, an announcement, and how others join."""
         view, chat = self.chat_view, self.chat
         if not self.questions.is_asking():
-            icon, buttons = "warn", []  # type: str, List[Tuple[str, Action]]
-            if chat.state == CONNECTED and chat.current.removal:
-                if not chat.current.is_banned:
-                    buttons.append(("Join again", view.join_again))
-            elif chat.state == CONNECTED:
-                icon = "check"
+            buttons: List[Tuple[str, Action]] = []
+            if chat.state == CONNECTED and chat.current.removal and not chat.current.is_banned:
+                buttons.append(("Join again", view.join_again))
             elif chat.state == RECONNECTING and self._connection is not None:
                 buttons.append(("Try now", self._connection.retry))
-            view.banner.show(chat.banner(time.time()), icon, buttons)
+            view.banner.show(chat.banner(time.time()), "warn", buttons)
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
         view.invitation.show(*self.hosting.invitation())

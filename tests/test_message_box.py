@@ -166,27 +166,6 @@ def test_person_mentioned_is_not_written_into_a_password(anna):
     assert (hidden(anna), anna.draft) == ("s3cret", "bob: ")
 
 
-@pytest.mark.parametrize(
-    ("before", "typed", "kept"),
-    [
-        ("", "", ""),
-        ("see you", "", "see you"),
-        ("", "tea at 4", "/announce tea at 4"),
-        ("see you", "tea at 4", "/announce tea at 4\nsee you"),
-    ],
-)
-def test_command_of_the_menu_stays_with_its_conversation(anna, before, typed, kept):
-    anna.write(before)
-    anna.open_menu("Announce to everyone…")
-    anna.type(typed)
-    anna.chat_view.open("bob")
-    assert anna.draft == ""
-    anna.chat_view.open("#lobby")
-    assert anna.draft == kept
-    anna.type("<Escape>")
-    assert anna.draft == kept
-
-
 # Recipients
 
 
