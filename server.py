@@ -2526,8 +2526,9 @@ class Store:
         """Add an account. Raises AccountExistsError, or StoreError, also for a bad password."""
         salt, digest = self._new_hash(password)
         self._refresh()
-        if self.account(name) is not None:  # the host's is under another key
-            raise AccountExistsError("%s has an account already." % name)
+        known = self.account(name)
+        if known is not None and known.is_host:  # it is under another key
+            raise AccountExistsError("%s is the name of the host, and needs no password." % name)
         query = (
             "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
             " VALUES (?,?,?,?,?,?)"
