@@ -3823,8 +3823,11 @@ def print_found() -> int:
 Action = Callable[[], object]
 
 
-class Run:
-    """A run of server.py, as a process of its own that may outlive this program."""
+class Host:
+    """A run of server.py, as a process of its own that may outlive this program.
+
+    It is the server of the user's data folder, or a command about that server.
+    """
 
     FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
     COMMAND = (  # with "", the folder that the user is in, others could replace any module
@@ -3839,6 +3842,11 @@ class Run:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
         self.done = done  # to be called once it has ended
         self.last_line = "The server ended at once."
+        self.port = 0  # once it accepts connections
+        self.was_joined = False
+        self.is_copied = self.is_dismissed = False  # of the invitation
+        self.address = ""  # at which others reach it
+        self._no_address_text = ""  # printed in place of an address
         self._lines: "queue.Queue[str]" = queue.Queue()
         more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
         if sys.platform == "win32":
@@ -3862,56 +3870,49 @@ class Run:
         """Take in what it has printed; return True if it has ended."""
         has_ended = not self.thread.is_alive()
         while not self._lines.empty():
-            line = self._lines.get_nowait()
-            self.last_line = line or self.last_line
-            self._on_line(line)
+            self._on_line(self._lines.get_nowait())
         return has_ended
 
     def _on_line(self, line: str) -> None:
-        pass  # for Host
-
-
-class Host(Run):
-    """The server of the user's data folder: a run of it, or of a command that says where it is."""
-
-    def __init__(self, *options: str, secret: str = "", done: Action = lambda: None) -> None:
-        super().__init__(*options, secret=secret, done=done)
-        self.bound, self.port = "", 0  # once it accepts connections
-        self.was_joined = False
-        self.is_copied = self.is_dismissed = False  # of the invitation
-        self.address = ""  # at which others reach it
-        self.no_address_text = ""  # printed in place of an address
-
-    def _on_line(self, line: str) -> None:
+        text = line[len("server.py: ") :] if line.startswith("server.py: ") else line
+        self.last_line = text[:1].upper() + text[1:] or self.last_line
         said, _, address = line.partition("[SERVER] ")[2].partition(": ")
         if not self.port:
-            found = re.match(r"\[SERVER\] Running on \[?(.*?)\]?:(\d{1,5})\Z", line)
-            self.bound, self.port = (found.group(1), int(found.group(2))) if found else ("", 0)
+            found = re.match(r"\[SERVER\] Running on .*:(\d{1,5})\Z", line)
+            self.port = int(found.group(1)) if found else 0
         elif said == "Tell people":
             self.address = self.address or address
         else:
-            self.no_address_text = self.no_address_text or said
+            self._no_address_text = self._no_address_text or said
 
     @property
     def server(self) -> str:
         """The address at which this computer reaches it."""
         return short_address("127.0.0.1:%d" % self.port)
 
-    def is_at(self, address: str) -> bool:
-        """Return True if none but this server can be at an address."""
-        host, port = parse_server(address) if address else ("", 0)
-        is_at = {"0.0.0.0": ":" not in host, "::": True}.get(self.bound, host == self.bound)
-        return port == self.port and is_at and is_own_address(host)
-
     def dismiss(self) -> None:
         """Show the invitation no more."""
         self.is_dismissed = True
 
     def invitation(self, network: str) -> str:
-        """Return the words that tell others how to join the chat of this name."""
-        if self.no_address_text and not self.address:
-            return self.no_address_text
-        return how_to_join(self.address, network)
+        """Return the words that tell others how to join the chat of this name, "" at first."""
+        return how_to_join(self.address, network) if self.address else self._no_address_text
+
+
+def is_own_server(address: str) -> bool:
+    """Return True if the user's own server is at an address, as the file in its folder says.
+
+    After a crash the file is left; commands of server.py then say that no server runs.
+    """
+    try:
+        host, port = parse_server(address)
+        path = os.path.join(protocol.data_folder(), protocol.PID_FILE)
+        with open(path, encoding="ascii") as file:
+            _, bound, bound_port = file.read().split()
+    except (OSError, ValueError):
+        return False
+    is_at = {"0.0.0.0": ":" not in host, "::": True}.get(bound, host == bound)
+    return bound_port == str(port) and is_at and is_own_address(host)
 
 
 def how_to_join(address: str, network: str) -> str:
@@ -7602,7 +7603,7 @@ class Menus:
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
-        if window.hosting.is_server_local:
+        if window.hosting.is_own:
             hosting = ("End the chat on this computer…", questions.ask_end)
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
@@ -7635,7 +7636,7 @@ class Menus:
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
         operate = window.hosting.operate
-        return [None, ("Become the operator", operate)] if window.hosting.is_server_local else []
+        return [None, ("Become the operator", operate)] if window.hosting.is_own else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Open the menu of the text in a widget, and of the link at the mouse."""
@@ -7885,7 +7886,7 @@ class Questions:
             text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
             text += "\n\nTo be sure that nobody listens in, "
-            if self._window.hosting.is_server_local:
+            if is_local(chat.address):
                 text += "let the others check that they see this same fingerprint."
             else:
                 text += "ask the host to read out theirs: it must be this same fingerprint."
@@ -7944,7 +7945,7 @@ class Questions:
         hosting = self._window.hosting
         words = "The chat ends for everyone who is here. Its history is kept. " + self.losses()
         answers = ("End it for everyone", hosting.end_chat), ("Cancel", None)
-        self._ask(words, lambda: hosting.is_server_local, *answers)
+        self._ask(words, lambda: hosting.is_own, *answers)
 
     def close_beside(self, widget: Any) -> None:
         """Close the sheet, unless the widget is in it, or is the menu."""
@@ -8149,31 +8150,25 @@ def _ask_xprop(screen: str) -> List[int]:
 class Hosting:
     """The server on this computer: the window starts it, invites to it, operates and ends it.
 
-    No server but `own` is told a secret, or is ended.
+    No server but the user's own is told a secret, or is ended.
     """
 
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.host: Optional[Host] = None  # started from this window
-        self._status: Optional[Host] = None  # what was last asked about it, for this connection
-        self._command: Optional[Run] = None  # the command of server.py that is under way
-        self._login: Optional[Login] = None  # of the host, for OPER once connected
+        self._command: Optional[Host] = None  # of server.py, under way
+        self._status: Optional[Host] = None  # the command that said how others join
+        self._has_login = False  # the connection has that of the host
 
     @property
-    def is_server_local(self) -> bool:
-        """True if the server runs on this computer."""
-        return is_local(self._window.chat.address)
-
-    @property
-    def own(self) -> Optional[Host]:
-        """The server of the user's own data folder, if it is the one that was joined."""
-        hosts = (host for host in (self.host, self._status) if host is not None)
-        return next((host for host in hosts if host.is_at(self._window.chat.address)), None)
+    def is_own(self) -> bool:
+        """True if the server that was joined is that of the user's own data folder."""
+        return is_own_server(self._window.chat.address)
 
     @property
     def is_in_view(self) -> bool:
         """True while the chat that was started from this window is in view."""
-        return self._window.is_chatting and self.host is not None and self.own is self.host
+        return self._window.is_chatting and self.host is not None and self.is_own
 
     def start(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -8189,8 +8184,7 @@ class Hosting:
         try:
             self.host = Host("--network=" + network)
         except OSError as error:
-            return view.show_error(NETWORK, str(error))
-        self._window.settings.hosted = network
+            return view.show_error("", str(error))
         return view.set_busy("Starting " + network)
 
     def give_up(self) -> None:
@@ -8200,106 +8194,84 @@ class Hosting:
             self.host = None
 
     def on_connected(self) -> None:
-        """Become the operator of the own chat, if the login was that of a registered name."""
-        if self.host is not None and self.own is self.host:
+        """Become the operator of the chat that the user hosts, unless logged in as its host."""
+        if self.host is not None and self.is_own:
             self.host.was_joined = True
-        if self._login is not None:
-            self._send_login(self._login)
+        if self._window.settings.hosted and not self._has_login and self.is_own:
+            self.operate()
 
     def log_in(self, password: str, connect: Callable[[Optional[Login]], object]) -> None:
         """Connect: to the user's own server with the login of its host, if the user has hosted.
 
-        A command of the server gives its account for this a new password, which is kept in memory
-        alone: only the owner of the server can run that command. The password of a registered
-        name, if any, is used first.
+        The password of a registered name, if any, is used instead.
         """
 
-        def decide() -> None:
-            if self.own is None or command.process.returncode:
-                connect(None)
-            else:
-                self._login = login if password else None
-                connect(None if password else login)
+        def use(login: Login) -> None:
+            self._has_login = True
+            connect(login)
 
-        login = self._new_login()
-        if self._window.settings.hosted and self.is_server_local:
-            with contextlib.suppress(OSError):  # there is no server.py any more
-                command = self._find_own(decide, login)
-                return
-        connect(None)
+        if self._window.settings.hosted and not password and self.is_own:
+            self._make_login(use, lambda error: connect(None))
+        else:
+            connect(None)
 
     def operate(self) -> None:
-        """Make the user the operator of the own server, which was not hosted from a window."""
-        login = self._new_login()
-        self._do_as_owner(lambda: self._send_login(login), login)
+        """Make the user the operator of the own server."""
+        do, chat = self._window.do, self._window.chat
+        self._make_login(
+            lambda login: do(chat.send_command, "OPER", *login),
+            lambda error: do(chat.inform, "You cannot be made the operator. " + error),
+        )
 
-    @staticmethod
-    def _new_login() -> Login:
-        return Login(protocol.HOST_ACCOUNT, secrets.token_urlsafe())
+    def _make_login(self, use: Callable[[Login], object], refuse: Callable[[str], object]) -> None:
+        """Give the host's account a new password, which is kept in memory alone, and use it.
 
-    def _send_login(self, login: Login) -> None:
-        self._login = None
-        self._window.do(self._window.chat.send_command, "OPER", *login)
+        Only the owner of the server can run the command that does this.
+        """
+
+        def check() -> None:
+            if self.is_own:  # still
+                use(login)
+            else:
+                refuse("This is not your own server.")
+
+        login = Login(protocol.HOST_ACCOUNT, secrets.token_urlsafe())
+        option = "--add-account=" + login.name
+        self._status = self._run(check, refuse, option, "--oper", secret=login.password)
 
     def end_chat(self) -> None:
-        """End the server on this computer, for everybody."""
-        self._do_as_owner(self.stop_server)
-
-    def stop_server(self) -> None:
-        """End the user's own server, then offer to host its chat again."""
+        """End the user's own server, for everybody; then offer to host its chat again."""
 
         def offer() -> None:
             network = self._window.chat.console.name
             self._window.leave_chat()
             self._window.connect_view.offer_again(network)
 
+        inform = functools.partial(self._window.do, self._window.chat.inform)
+        self._run(offer, inform, "--stop")
+
+    def _run(
+        self, action: Action, refuse: Callable[[str], object], *options: str, secret: str = ""
+    ) -> Optional[Host]:
+        """Run a command of server.py; then act, or call `refuse` with what went wrong."""
+
         def decide() -> None:
             if run.process.returncode:
-                inform(run.last_line)
-            else:
-                offer()
-
-        inform = functools.partial(self._window.do, self._window.chat.inform)
-        try:
-            self._command = run = Run("--stop", done=decide)
-        except OSError as error:
-            inform(str(error))
-
-    def _find_own(self, done: Action, login: Optional[Login] = None) -> Host:
-        """Ask where the user's own server is, with a new password for its account, if any.
-
-        Raises OSError with words for the user.
-        """
-        options = ["--add-account=" + login.name, "--oper"] if login else ["--status"]
-        secret = login.password if login else ""
-        self._command = self._status = Host(*options, secret=secret, done=done)
-        return self._status
-
-    def _do_as_owner(self, action: Action, login: Optional[Login] = None) -> None:
-        """Do something to the server that was joined, if that is the user's own."""
-        inform = functools.partial(self._window.do, self._window.chat.inform)
-
-        def decide() -> None:
-            if self.own is None:
-                at = ": that is at " + status.server if status.port else ""
-                inform("This is not your own server%s." % at)
-            elif status.process.returncode:
-                inform(status.last_line)
+                refuse(run.last_line)
             else:
                 action()
 
-        if login is None and self.host is not None and self.own is self.host:
-            action()
-            return
         try:
-            status = self._find_own(decide, login)
-            status.is_dismissed = True
+            self._command = run = Host(*options, secret=secret, done=decide)
         except OSError as error:
-            inform(str(error))
+            refuse(str(error))
+            return None
+        return run
 
     def forget(self) -> None:
-        """Forget, with the connection, that its server is the user's own, and what is under way."""
-        self._status = self._command = self._login = None
+        """Forget, with the connection, how others join its server, and what is under way."""
+        self._status = self._command = None
+        self._has_login = False
 
     def poll(self) -> None:
         """Join the server that was started once it runs, or show its end; go on with commands."""
@@ -8311,30 +8283,31 @@ class Hosting:
             return
         was_running, has_ended = bool(host.port), host.poll()
         if has_ended:
-            self.host = None
+            self.host = self._status = None
         if has_ended and not host.port:
             own = [address for address, server in view.found.items() if server.is_own]
             if own:
                 view.join(own[0], "A chat already runs on this computer. Join it?")
             else:
-                view.show_error(NETWORK, host.last_line)
+                view.show_error("", host.last_line)
         elif host.port and not was_running:
+            self._window.settings.hosted = view.fields[NETWORK].get().strip()
             view.join(host.server)
 
     def invite(self) -> None:
         """Show how others join."""
-        host, window = self.own, self._window
+        host, window = self._status, self._window
         if host is not None:
             host.is_dismissed = host.is_copied = False
             window.show_bars()
             window.chat_view.invitation.buttons[0].focus_set()
         else:
-            address = "" if self.is_server_local else window.chat.address
+            address = "" if is_local(window.chat.address) else window.chat.address
             window.do(window.chat.inform, how_to_join(address, window.chat.console.name))
 
     def invitation(self) -> Tuple[str, str, List[Tuple[str, Action]]]:
         """Return the words of the bar that invites, its icon and buttons; "" for none."""
-        host = self.own
+        host = self._status
         if host is None or host.is_dismissed:
             return "", "person", []
         copy = ("Copied" if host.is_copied else "Copy", self._copy_invitation)
@@ -8343,7 +8316,7 @@ class Hosting:
         return host.invitation(network), "person", [*buttons, ("Close", host.dismiss)]
 
     def _copy_invitation(self) -> None:
-        host = self.own
+        host = self._status
         if host is not None:
             copy_text(self._window.root, "http://" + host.address)
             host.is_copied = True
@@ -8436,7 +8409,7 @@ class Window:
             self.questions.ask_close(self._end)
 
     def _end_both(self) -> None:
-        self.hosting.stop_server()
+        self.hosting.end_chat()
         self._end()
 
     def _end(self) -> None:

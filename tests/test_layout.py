@@ -530,17 +530,14 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     alice.window.look.change("dark", zoom)
     alice.window.chat.announcements.append("Announcement by bob: books away")
     words = {"address": "192.168.1.20", "invitation": lambda network: "Others pick " + network}
-    state = {"was_joined": True, "is_dismissed": False, "is_copied": False, "port": 1}
-    alice.window.hosting.host = types.SimpleNamespace(
-        poll=lambda: False, is_at=lambda address: True, dismiss=len, **words, **state
-    )
+    state = {"is_dismissed": False, "is_copied": False, "dismiss": len}
+    alice.window.hosting._status = types.SimpleNamespace(**words, **state)
     answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
     alice.window.questions._ask("Can the others go on without you?", lambda: True, *answers)
     bars = [view.banner, view.announcement, view.invitation]
     desktop.pump(lambda: (alice.root.winfo_width(), alice.root.winfo_height()) == size)
     desktop.pump(lambda: [bar.frame.winfo_viewable() for bar in bars].count(True) == shown)
     desktop.pump(lambda: view.banner.buttons[-1].winfo_viewable())
-    alice.window.hosting.host = None
     for bar in bars[:shown]:
         right = bar.frame.winfo_rootx() + bar.frame.winfo_width()
         for button in bar.buttons:
