@@ -6433,6 +6433,7 @@ class ConnectView:
         PASSWORD: "The host can tell you",
         NETWORK: "Others see it in their list",
     }
+    KEPT = "Messages and registered names of “%s” are kept: those who join see them."
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
@@ -6645,7 +6646,7 @@ class ConnectView:
         if field:
             self._show_field(field, True)
         for name in self.fields:
-            self._show_hint(name, "Muted", self.HINTS[name])
+            self._show_hint(name, "Muted", self._hint(name, self.fields[name].get()))
         if field:
             self._show_hint(field, kind, error)
         self._lay_out()
@@ -6681,10 +6682,16 @@ class ConnectView:
         self.fields[field].state(["invalid" if kind == "Error" else "!invalid"])
         self.hints[field].configure(text=self._look.text(words), style=kind + ".TLabel")
 
+    def _hint(self, field: str, text: str) -> str:
+        """Return the words below a field with such a text, if there is no error."""
+        before = self._window.settings.hosted
+        is_other = field == NETWORK and before not in ("", text.strip())
+        return self.KEPT % before if is_other else self.HINTS[field]
+
     def _on_edit(self, field: str, text: str) -> bool:
         self.frame.after_idle(self._refresh)
-        if self.fields[field].instate(["invalid"]):  # not by this text
-            self._show_hint(field, "Muted", self.HINTS[field])
+        if self.fields[field].instate(["invalid"]) or field == NETWORK:  # not by this text
+            self._show_hint(field, "Muted", self._hint(field, text))
             self.frame.after_idle(self._lay_out)
         return fits_entry(text)
 

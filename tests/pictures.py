@@ -187,6 +187,13 @@ def connect(studio, servers=SERVERS, **texts):
     return alice
 
 
+def renamed(studio):
+    """The form for a chat, under another name than the last one had."""
+    alice = connect(studio, (), name="alice")
+    alice.window.settings.hosted = "Class 7b"
+    alice.connect_view.host.invoke()
+
+
 def found(studio, port=12001):
     """The connect view with two chats that were found, one of them encrypted."""
     responder = studio.enter(contextlib.closing(Responder()))
@@ -423,6 +430,7 @@ STATES = (
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
     ("connect-found", SMALL + SIZES, found),
     ("connect-host", SMALL + SIZES, lambda studio: connect(studio, ()).connect_view.host.invoke()),
+    ("connect-host-renamed", SMALL, renamed),
     ("connect-name-bad", SMALL, lambda studio: connect(studio).connect(name="not a name")),
     ("connect-name-taken", SMALL, lambda studio: refused(
         studio, (studio.start_server(), studio.hub.irc("alice"))[0].server.port, client.NAME)),

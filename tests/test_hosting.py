@@ -285,6 +285,32 @@ def test_hosting_form_has_the_computer_s_name_and_can_be_left(desktop):
     assert view.button.cget("text") == "Connect to 127.0.0.1"
 
 
+def test_form_says_whose_messages_are_shown_under_a_new_name(desktop):
+    """All chats of a computer are in one folder."""
+    alice = desktop.open(name="alice")
+    alice.window.settings.hosted = "Class 7b"
+    view = alice.connect_view
+    view.fill("alice", "")
+    view.host.invoke()
+    hint, field = view.hints[NETWORK], view.fields[NETWORK]
+    desktop.pump(hint.winfo_viewable)
+    kept = "Messages and registered names of “Class 7b” are kept: those who join see them."
+    texts = [
+        ("Class 7b", view.HINTS[NETWORK]),
+        ("Class 7", kept),
+        ("Class 7b ", view.HINTS[NETWORK]),
+    ]
+    for text, words in [*texts, ("x" * 41, kept)]:
+        field.delete(0, "end")
+        field.insert(0, text)
+        assert hint.cget("text") == words and str(hint.cget("style")) == "Muted.TLabel"
+    alice.press("Return", field)
+    assert alice.wait_for_error(NETWORK).startswith("The name is too long.")
+    view.host.invoke()  # back, and once more
+    view.host.invoke()
+    assert hint.cget("text") == kept
+
+
 def test_failed_start_leaves_the_name_of_the_chat_whose_messages_are_kept(desktop, fake):
     fake.plays("server.py: cannot use hubbub.db.", code=2)
     alice = host(desktop)
