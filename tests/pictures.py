@@ -88,7 +88,8 @@ class Clock:
 class Studio:
     """The server, the clients and the window of a state; `close` removes them all."""
 
-    def __init__(self):
+    def __init__(self, theme):
+        self._theme = theme
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.change(os.environ, "XDG_CONFIG_HOME", str(self.folder))
@@ -119,7 +120,7 @@ class Studio:
 
     def open(self, *args, **more):
         """Open alice's window, with a cursor that does not blink."""
-        self.alice = self.desktop.open(*args, **more)
+        self.alice = self.desktop.open(*args, theme=self._theme, **more)
         self.alice.box.configure(insertofftime=0)
         return self.alice
 
@@ -504,12 +505,10 @@ STATES = (
 
 
 def photograph(name, sizes, state, folder):
-    """Take the pictures of a state."""
-    with contextlib.closing(Studio()) as studio:
-        state(studio)
-        look = studio.alice.window.look
-        for theme in client.PALETTES:
-            look.change(theme, look.zoom)
+    """Take the pictures of a state, reached anew for each theme: open menus keep their colors."""
+    for theme in client.PALETTES:
+        with contextlib.closing(Studio(theme)) as studio:
+            state(studio)
             for size in sizes:
                 studio.take(studio.alice, folder / ("%s-%s-%d.png" % (name, theme, size[0])), size)
 
