@@ -5931,7 +5931,7 @@ def render(
         parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
         button = (*base, "aside", "link")
-        parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
+        parts += ["   ", (*base, "aside"), "Try\xa0again", (*button, "retry")]
         for words in ("Edit", "Discard"):
             parts += ["  ·  ", (*base, "aside", "muted"), words, (*button, words.lower())]
     shown: List[Any] = []
@@ -7822,6 +7822,7 @@ class Questions:
         if sheet is None or sheet is not self.sheet:
             hint = "Words to find"
             choose = functools.partial(window.do, window.chat.reveal)
+            window.chat_view.search_bar.close()  # it would stand out behind the sheet
             sheet = self._open_sheet("Search all conversations", "", rows, choose, hint, True)
             sheet.fill(window.chat.lookup.words)
         self._results, self._searched = sheet, sheet.words
@@ -7887,7 +7888,7 @@ class Questions:
         rows += [caption("COMMANDS"), *map(typed, commands(self._window.chat))]
         reader = "With a screen reader, start Hubbub with --terminal."
         rows += [caption("ABOUT"), text_row(reader, reader), text_row(about, about)]
-        self._open_sheet("Help", "", lambda words: rows, None)
+        self._open_sheet("Help", "", lambda words: rows, None, is_wide=True)
 
     def show_server(self) -> None:
         """Show the server's address, if it is encrypted, and its fingerprint."""
