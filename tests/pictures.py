@@ -307,6 +307,42 @@ def failed(studio):
     alice.sees("[SERVER]: Unknown command: /foo. Type /help for the list.")
 
 
+def answered(studio, command, answer):
+    """The conversation after a command."""
+    alice = conversation(studio)
+    alice.say(command)
+    studio.wait_for(answer)
+    return alice
+
+
+def asked_privately(studio):
+    """A private question that is shown in the room in view, and not answered."""
+    alice = conversation(studio)
+    studio.people["dana"].send("PRIVMSG alice :Shall we meet?")
+    studio.wait_for("Shall we meet?")
+    return alice
+
+
+def refused_room(studio):
+    """A room with a password, which alice does not know."""
+    studio.start_server()
+    studio.people["bob"] = bob = studio.hub.irc("bob")
+    bob.send("JOIN #staff", "MODE #staff +k sesame")
+    bob.heard()
+    studio.open(studio.hub.server.port, "alice", at_once=True)
+    studio.wait_for("alice joined")
+    studio.alice.say("/join staff")
+    studio.wait_for("#staff has a password")
+
+
+def invite(studio):
+    """The sheet to invite others to a room."""
+    alice = conversation(studio)
+    alice.chat_view.open("#design")
+    alice.chat_view.buttons["more"].invoke()
+    alice.choose("Invite someone…")
+
+
 def absent(studio):
     """A private conversation with a user who is not there, and a user who is away."""
     alice = conversation(studio)
@@ -455,6 +491,9 @@ STATES = (
     ("suggest-rooms", WIDTHS, lambda studio: pressed(studio, "numbersign", text="See you in ")),
     ("to-one", WIDTHS, lambda studio: pressed(studio, text="@dana The exam is on Friday")),
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
+    ("to-mixed", WIDTHS, lambda studio: pressed(
+        studio, text="@dana The exam is on Friday\n@bob Yes, at ten")),
+    ("answer-privately", WIDTHS, lambda studio: asked_privately(studio).write("Yes, at ten")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
     ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
     ("chosen-line", WIDTHS, lambda studio: pressed(studio, "Shift-F6", *["Up"] * 5)),
@@ -475,6 +514,10 @@ STATES = (
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
     ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
     ("rooms", SIZES, lambda studio: conversation(studio).open_menu("Browse rooms…")),
+    ("room-new", WIDTHS, lambda studio: answered(
+        studio, "/join desing", "You made #desing. Nobody else is here yet.")),
+    ("room-refused", SIZES, refused_room),
+    ("invite", SIZES, invite),
     ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
@@ -485,6 +528,7 @@ STATES = (
         operator(studio), studio.alice.window.questions.ask_end())),
     ("menu-main", SIZES[:1], lambda studio: conversation(studio).xdotool("key", "F10")),
     ("close", SIZES, lambda studio: lost(studio).close()),
+    ("close-unfinished", SIZES, lambda studio: pressed(studio, text="It is right").close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
         .event_generate("<Button-3>", x=30, y=91, rootx=240, rooty=200)),
     ("main-menu", SIZES, lambda studio: pressed(studio, "F10")),
