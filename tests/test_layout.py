@@ -529,7 +529,7 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     alice.root.geometry("%dx%d" % size)
     alice.window.look.change("dark", zoom)
     alice.window.chat.announcements.append("Announcement by bob: books away")
-    words = {"invitation": "Others open http://192.168.1.20:12001", "address": "192.168.1.20"}
+    words = {"address": "192.168.1.20", "invitation": lambda network: "Others pick " + network}
     state = {"was_joined": True, "is_dismissed": False, "is_copied": False, "port": 1}
     alice.window.hosting.host = types.SimpleNamespace(
         poll=lambda: False, is_at=lambda address: True, dismiss=len, **words, **state

@@ -530,7 +530,7 @@ def test_rooms_of_the_server_are_suggested_without_their_sign(alice, desktop):
 @pytest.mark.parametrize(
     ("mode", "typed", "refusal"),
     [
-        ("+i", "", "#maths is open to invited users only. Ask a member to invite you."),
+        ("+i", "", "#maths is open to invited users only. Its operators can invite you."),
         ("+l 1", "", "#maths is full. Try again later."),
         ("+b *!*@*", "", "You are banned from #maths. Its operators can lift that."),
         ("+k sesame", " wrong", "#maths has a password. Type /join #maths PASSWORD"),

@@ -676,7 +676,7 @@ def test_program_works_by_keyboard_and_ends_on_sigterm(start, room):
     bob = room.irc("bob")
     program = start()
     program.find("^Not connected")
-    program.type("alice", "<Tab>", "<Tab>", "127.0.0.1:%d" % room.server.port, "<Return>")
+    program.type("alice", "<Tab>", "127.0.0.1:%d" % room.server.port, "<Return>")
     bob.expect(":alice!alice@127.0.0.1 JOIN #lobby")
     program.find("^Connected: alice @ Hubbub")
     program.process.send_signal(signal.SIGTERM)
