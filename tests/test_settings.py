@@ -201,7 +201,7 @@ def test_values_of_the_wrong_kind_are_ignored(path):
         "levels": {"x": "loud", "y": "all"},
         "ignored": ["eve", 3, "two words"],
         "pins": {"a\x1bb": "a" * 64, "b": "", "c": "system", "d": "b" * 63, "e": "B" * 64, "f": 1},
-        "rooms": {"x": ["#a", "b", 3, "#c d", "#e\x1b"], "y": "#a", "z\x1b": []},
+        "rooms": {"x": ["#a", "b d", 3, "#c d", "#e\x1b"], "y": "#a", "z\x1b": []},
         "load": 2,
         "_path": "/tmp/elsewhere",
         "unknown": 1,
