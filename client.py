@@ -156,7 +156,7 @@ MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
 MAX_OUTGOING = 1024 * 1024  # unsent bytes at which a server that does not read is left
 MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # channels; as many private conversations
-MAX_STRANGERS = 20  # private conversations that others may open by writing
+MAX_STRANGERS = 50  # private conversations up to which others may open one by writing
 MAX_MEMBERS = 100000  # of a channel
 MAX_UNASKED = 20  # pages of history that come unasked at a time; others are shown as news
 MAX_BATCH = 2000  # messages of a batch
@@ -181,7 +181,8 @@ MAX_NETWORKS = 20  # of this computer that are asked
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
-MAX_ROOMS = 30  # of each of them, to be joined at the next start
+MAX_ROOMS = 30  # and private conversations of a user there, to be shown at the next start
+MAX_VISITS = 30  # users at servers whose rooms are remembered
 MAX_LISTED = 1000  # rows of a list that a sheet asks for
 MAX_RESULTS = 100  # messages that a search in all conversations finds
 MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a second
@@ -1358,7 +1359,8 @@ class Chat:
     Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
     the user may not do is answered with the reason, and not sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
-    `rooms` are to be joined once the server welcomes us.
+    `rooms` is what `Chat.rooms` was at the last visit: channels are to be joined once the server
+    welcomes us.
 
     The handlers of what servers send and users type, and the history, are functions below the
     class. They work with the methods of its second half, and record what they send and change
@@ -1404,8 +1406,11 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
-        for channel in filter(None, [self.create(name, CHANNEL) for name in rooms]):
-            channel.membership = REJOINING
+        for name in rooms:
+            is_channel = name.startswith(CHANNEL_SIGN)
+            kept = self.create(name, CHANNEL if is_channel else PRIVATE)
+            if kept is not None and is_channel:
+                kept.membership = REJOINING
 
     # For the views
 
@@ -1467,9 +1472,9 @@ class Chat:
 
     @property
     def rooms(self) -> List[str]:
-        """The names of the channels that the user is in, or will be again."""
-        channels = (c for c in self.conversations if c.kind == CHANNEL)
-        return [c.name for c in channels if c.membership in (JOINED, REJOINING)]
+        """The names of the channels that the user is in or will be again, and of correspondents."""
+        kept = (c for c in self.conversations if c.kind != CONSOLE)
+        return [c.name for c in kept if c.membership in (JOINED, REJOINING)]
 
     def conversation_named(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -2380,6 +2385,8 @@ def _take_missed(
 ) -> None:
     """Count what was missed, ask for its next page, or decide on uncertain messages."""
     news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
+    if conversation.anchor is None:  # the page may reach back to before the connection was lost
+        news = [e for e in news if chat.complete_until.precedes(e.place)]
     request.missed += len(news)
     chat.count_unread(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
@@ -3448,7 +3455,7 @@ class Settings:
         self.name = ""
         self.servers: List[str] = []  # the last used first
         self.networks: Dict[str, str] = {}  # their names, by short_address
-        self.rooms: Dict[str, List[str]] = {}  # that the user was in, also by short_address
+        self.rooms: Dict[str, List[str]] = {}  # Chat.rooms at the last visit, by `visit`
         self.pins: Dict[str, str] = {}  # also by short_address; "": trusted, whatever it shows next
         self.theme = "dark"
         self.zoom = 100  # per cent
@@ -3521,13 +3528,19 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
+    def visit(self, server: str) -> str:
+        """Return the key of `rooms` for the user at a server: they are not another user's."""
+        return "%s@%s" % (protocol.casefold(self.name), short_address(server))
+
     def keep_rooms(self, server: str, rooms: List[str]) -> bool:
         """Keep the rooms of a server that is remembered; return True if they are news."""
-        address, rooms = short_address(server), rooms[:MAX_ROOMS]
-        is_news = address in map(short_address, self.servers) and rooms != self.rooms.get(address)
+        visit, rooms = self.visit(server), rooms[:MAX_ROOMS]
+        known = [*map(short_address, self.servers)]
+        is_news = short_address(server) in known and rooms != self.rooms.get(visit)
         if is_news:
-            kept = {**self.rooms, address: rooms}
-            self.rooms = {a: kept[a] for a in map(short_address, self.servers) if a in kept}
+            others = [v for v in self.rooms if v != visit and v.partition("@")[2] in known]
+            self.rooms = {v: self.rooms[v] for v in others[1 - MAX_VISITS :]}
+            self.rooms[visit] = rooms
         return is_news
 
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
@@ -3566,11 +3579,11 @@ class Settings:
 
 
 def _room_names(found: List[Any]) -> List[str]:
-    """Return those of the values in a list that can be names of rooms."""
-    names = (protocol.clean(name, 200) for name in found if isinstance(name, str))
-    names = (n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n))
-    rooms = {protocol.casefold(n): n for n in names if "," not in n}
-    return list(rooms.values())[:MAX_ROOMS]
+    """Return those of the values in a list that can be names of rooms, or of users."""
+    names = [protocol.clean(name, 200) for name in found if isinstance(name, str)]
+    rooms = [n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n)]
+    kept = [n for n in rooms if "," not in n] + [*filter(protocol.is_nickname, names)]
+    return list({protocol.casefold(n): n for n in kept}.values())[:MAX_ROOMS]
 
 
 def _merge(theirs: Any, before: Any, mine: Any) -> Any:
@@ -5919,7 +5932,7 @@ def render(
         parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
         button = (*base, "aside", "link")
-        parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
+        parts += ["   ", (*base, "aside"), "Try\xa0again", (*button, "retry")]
         for words in ("Edit", "Discard"):
             parts += ["  ·  ", (*base, "aside", "muted"), words, (*button, words.lower())]
     shown: List[Any] = []
@@ -7817,6 +7830,7 @@ class Questions:
         if sheet is None or sheet is not self.sheet:
             hint = "Words to find"
             choose = functools.partial(window.do, window.chat.reveal)
+            window.chat_view.search_bar.close()  # it would stand out behind the sheet
             sheet = self._open_sheet("Search all conversations", "", rows, choose, hint, True)
             sheet.fill(window.chat.lookup.words)
         self._results, self._searched = sheet, sheet.words
@@ -7882,7 +7896,7 @@ class Questions:
         rows += [caption("COMMANDS"), *map(typed, commands(self._window.chat))]
         reader = "With a screen reader, start Hubbub with --terminal."
         rows += [caption("ABOUT"), text_row(reader, reader), text_row(about, about)]
-        self._open_sheet("Help", "", lambda words: rows, None)
+        self._open_sheet("Help", "", lambda words: rows, None, is_wide=True)
 
     def show_server(self) -> None:
         """Show the server's address, if it is encrypted, and its fingerprint."""
@@ -8492,7 +8506,7 @@ class Window:
     # Connecting
 
     def _new_chat(self, server: str) -> Chat:
-        rooms = self.settings.rooms.get(short_address(server), [])
+        rooms = self.settings.rooms.get(self.settings.visit(server), [])
         return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
@@ -8507,9 +8521,10 @@ class Window:
             address = (*parse_server(server), password)
         except ValueError as error:
             return self.connect_view.show_error(SERVER, str(error))
+        self.settings.name = nickname
         if not self.chat.nickname or server != self._server:
             self.chat = self._new_chat(protocol.format_address(*address[:2]))
-        self._server, self.settings.name = server, nickname
+        self._server = server
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
         found = self.connect_view.found.get(short_address(server))

@@ -471,7 +471,7 @@ def test_name_of_the_host_stays_theirs_while_the_window_is_closed(desktop, hosts
     assert "ACCOUNT_NAME_MUST_BE_NICK" in ben.expect("your present username.")
     ben.heard()
     back = desktop.open(hosts[0].port, "tina", at_once=True)
-    talk = back.window.chat.create("ben", client.PRIVATE)
+    talk = back.window.chat.private("ben")
     desktop.pump(lambda: "what is it?" in [entry.line.text for entry in talk.entries])
     assert back.window.chat.nickname == "tina" and back.window.chat.session.is_operator
     desktop.pump(lambda: "#staff" in back.window.chat.rooms)
