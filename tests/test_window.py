@@ -286,7 +286,7 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
         "[you -> bob]: Hello Bob!  (only you two)",
         "* alice waves",
         "[SERVER]: Online users (4): alice, bob, carol, erin  (only you)",
-        "[you -> dave]: hi  (not delivered)   Try again  ·  Edit  ·  Discard",
+        "[you -> dave]: hi  (not delivered)   Try\xa0again  ·  Edit  ·  Discard",
         "[SERVER]: No such user: dave  (only you)",
         "[bob -> you]: Hello Alice!  (only you two)",
     ]
