@@ -3978,6 +3978,7 @@ def _log_in(session: Session, account: Account) -> None:
     session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
     if account.is_operator and client.registered:
         session.reply("381", "You are now an operator")
+        session.response.is_long = True
         for channel in list(client.channels) if account.is_host else ():
             on_mode(session, Message("MODE", (channel.name, "+o", client.nickname)))
     _apply_sanctions(session)

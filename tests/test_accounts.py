@@ -170,6 +170,21 @@ def test_host_is_told_that_the_name_needs_no_password(kept, host):
     host.expect("FAIL REGISTER ALREADY_AUTHENTICATED tina :tina is yours already.")
 
 
+def test_login_of_the_host_is_one_labeled_answer(kept, host):
+    """With the rights in channels, which are events for all others there."""
+    pupil, host = kept.irc("pupil"), guest(kept, "window", "batch labeled-response")
+    pupil.send("JOIN #tea")
+    pupil.heard()
+    host.send("JOIN #tea")
+    host.heard()
+    host.send("@label=x OPER %s :%s" % (protocol.HOST_ACCOUNT, PASSWORD))
+    answer = [line for line in host.heard() if line.startswith("@")]
+    assert answer[0] == "@label=x :hubbub.local BATCH +b1 :labeled-response"
+    words = [line.split()[:3] for line in answer[1:]]
+    assert [word[0] for word in words] == ["@batch=b1"] * len(words)
+    assert sorted(word[2] for word in words) == ["381", "900", "MODE", "MODE"]
+
+
 # Chores while the server runs
 
 
