@@ -5968,6 +5968,7 @@ class Transcript:
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
+        self._marked: Set[Entry] = set()  # those of the text whose hits are marked
         self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
@@ -6090,7 +6091,7 @@ class Transcript:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
         self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
-        self._entries, self._code = [], set()
+        self._entries, self._code, self._marked = [], set(), set()
         self._replace(0, 0, entries[max(0, first) :])
 
     def _remove(self, entries: Sequence[Entry]) -> None:
@@ -6118,6 +6119,7 @@ class Transcript:
         if old:
             self.text.delete(index, "e%d.last" % old[-1].id)
         self._entries[start:end] = entries
+        self._marked.difference_update(old)
         above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
         for entry in entries:
             parts += self._render(entry, above)
@@ -6323,10 +6325,15 @@ class Transcript:
     # What was found
 
     def mark(self, hits: Sequence[Hit], index: int, moves: bool = True) -> None:
-        """Mark what a search has found, and go to the hit of this index unless the view stays."""
+        """Mark what a search has found, and go to the hit of this index.
+
+        Unless the view moves, the next change does that.
+        """
         self._found = {"find": hits, "found": hits[index : index + 1]}
         if not moves:
-            return self._mark_found()
+            return
+        self._marked.clear()
+        self.text.tag_remove("find", "1.0", "end")
         for entry, _ in self._found["found"]:
             entries = self.conversation.shown
             if entry not in self._entries and entry in entries:
@@ -6334,13 +6341,15 @@ class Transcript:
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
-        return self._notice_scroll()
+        self._notice_scroll()
 
     def _mark_found(self) -> None:
-        shown = set(self._entries)
+        shown, marked = set(self._entries), self._marked
+        self._marked = set(shown)
+        self.text.tag_remove("found", "1.0", "end")
         for tag, hits in self._found.items():
-            self.text.tag_remove(tag, "1.0", "end")
-            marks = [mark for hit in hits if hit[0] in shown for mark in self._marks(*hit)]
+            new = shown - marked if tag == "find" else shown  # Tk takes long for thousands
+            marks = [mark for hit in hits if hit[0] in new for mark in self._marks(*hit)]
             if marks:
                 self.text.tag_add(tag, *marks)
 
@@ -7058,9 +7067,9 @@ class ChatView:
             kinds |= {SIDEBAR, MEMBERS, HEADER}
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
-            self.transcript.apply(here)
             if here and self.search_bar.is_open:
-                self.search_bar.refresh()
+                self.search_bar.refresh()  # first, so that each line is marked as it comes
+            self.transcript.apply(here)
         if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()
