@@ -1737,13 +1737,14 @@ class Chat:
         item = self.outbox.failed(entry)
         if item is not None:
             target, text = item.message.params
-            if self.current is not self.conversation_named(target):
+            is_here = self.current is self.conversation_named(target)
+            if not is_here or (text.startswith("@") and self.current.kind == PRIVATE):
                 text = "@%s %s" % (target, text)
             elif text.startswith(protocol.ACTION):
                 text = "/me " + text[len(protocol.ACTION) :].rstrip("\x01")
             elif text.startswith("/"):
                 text = "/" + text
-            if self.current is self.conversation_named(target):
+            if is_here:
                 self.reply(self.current.quoted(entry) or self.reply_to)
             self.outcome.rest = text
             self.discard(entry)

@@ -2673,6 +2673,7 @@ def test_user_who_renames_to_a_name_that_was_given_up_is_pointed_out(alice):
         ("#lobby", "@ana /me waves", "ana", "@ana /me waves"),
         ("ana", "my secret", "ana", "my secret"),
         ("ana", "//list", "ana", "//list"),
+        ("ana", "@ana @bob is late", "ana", "@ana @bob is late"),  # not for bob
     ],
 )
 def test_failed_message_can_be_edited(alice, room, typed, target, given_back):
