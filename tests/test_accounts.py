@@ -170,6 +170,23 @@ def test_host_is_told_that_the_name_needs_no_password(kept, host):
     host.expect("FAIL REGISTER ALREADY_AUTHENTICATED tina :tina is yours already.")
 
 
+def test_host_can_log_in_after_the_name_was_registered_at_the_same_moment(folder):
+    """By whom it was free for a moment before; the host's account is as at first then."""
+    with contextlib.closing(server.Store(folder)) as store:
+        store.add_account(protocol.HOST_ACCOUNT, PASSWORD, True)
+        host, change = store.log_in(protocol.HOST_ACCOUNT, PASSWORD), store._change
+
+        def change_late(query, *values):
+            store._change = change
+            assert store.name_host(host, "tina")
+            return change(query, *values)
+
+        store._change = change_late
+        tina = store.add_account("tina", PASSWORD)
+        assert store.account("tina") == tina == store.log_in("tina", PASSWORD)
+        assert store.log_in(protocol.HOST_ACCOUNT, PASSWORD) == host
+
+
 def test_login_of_the_host_is_one_labeled_answer(kept, host):
     """With the rights in channels, which are events for all others there."""
     pupil, host = kept.irc("pupil"), guest(kept, "window", "batch labeled-response")
