@@ -156,7 +156,7 @@ MAX_EVENTS = 4000  # events in the queue; then the receive thread waits
 MAX_OUTGOING = 1024 * 1024  # unsent bytes at which a server that does not read is left
 MAX_ENTRIES = 10000  # of a conversation; the oldest go, a tenth at once
 MAX_CONVERSATIONS = 200  # channels; as many private conversations
-MAX_STRANGERS = 20  # private conversations that others may open by writing
+MAX_STRANGERS = 50  # private conversations up to which others may open one by writing
 MAX_MEMBERS = 100000  # of a channel
 MAX_UNASKED = 20  # pages of history that come unasked at a time; others are shown as news
 MAX_BATCH = 2000  # messages of a batch
@@ -181,7 +181,8 @@ MAX_NETWORKS = 20  # of this computer that are asked
 MAX_PASTE = 20000  # characters of a paste, or bytes of a line in a pipe
 MAX_UNSENT = 500  # unconfirmed messages at which the terminal reads no more input
 MAX_SERVERS = 10  # that the settings remember
-MAX_ROOMS = 30  # of each of them, to be joined at the next start
+MAX_ROOMS = 30  # and private conversations of a user there, to be shown at the next start
+MAX_VISITS = 30  # users at servers whose rooms are remembered
 MAX_LISTED = 1000  # rows of a list that a sheet asks for
 MAX_RESULTS = 100  # messages that a search in all conversations finds
 MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a second
@@ -1358,7 +1359,8 @@ class Chat:
     Deterministic: no I/O, no thread, no clock (`now` is the time in seconds since 1970). What
     the user may not do is answered with the reason, and not sent. `levels` (alerts by
     conversation) and `ignored` (nicknames) are the settings' own objects, changed in place.
-    `rooms` are to be joined once the server welcomes us.
+    `rooms` is what `Chat.rooms` was at the last visit: channels are to be joined once the server
+    welcomes us.
 
     The handlers of what servers send and users type, and the history, are functions below the
     class. They work with the methods of its second half, and record what they send and change
@@ -1404,8 +1406,11 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
-        for channel in filter(None, [self.create(name, CHANNEL) for name in rooms]):
-            channel.membership = REJOINING
+        for name in rooms:
+            is_channel = name.startswith(CHANNEL_SIGN)
+            kept = self.create(name, CHANNEL if is_channel else PRIVATE)
+            if kept is not None and is_channel:
+                kept.membership = REJOINING
 
     # For the views
 
@@ -1467,9 +1472,9 @@ class Chat:
 
     @property
     def rooms(self) -> List[str]:
-        """The names of the channels that the user is in, or will be again."""
-        channels = (c for c in self.conversations if c.kind == CHANNEL)
-        return [c.name for c in channels if c.membership in (JOINED, REJOINING)]
+        """The names of the channels that the user is in or will be again, and of correspondents."""
+        kept = (c for c in self.conversations if c.kind != CONSOLE)
+        return [c.name for c in kept if c.membership in (JOINED, REJOINING)]
 
     def conversation_named(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -2381,6 +2386,8 @@ def _take_missed(
 ) -> None:
     """Count what was missed, ask for its next page, or decide on uncertain messages."""
     news = [e for e in new if e.line.kind in (FROM_OTHERS, PRIVATE) and not e.is_own]
+    if conversation.anchor is None:  # the page may reach back to before the connection was lost
+        news = [e for e in news if chat.complete_until.precedes(e.place)]
     request.missed += len(news)
     chat.count_unread(conversation, news, is_missed=True)
     msgids = [message.tag("msgid") for message in request.messages]
@@ -3463,7 +3470,7 @@ class Settings:
         self.name = ""
         self.servers: List[str] = []  # the last used first
         self.networks: Dict[str, str] = {}  # their names, by short_address
-        self.rooms: Dict[str, List[str]] = {}  # that the user was in, also by short_address
+        self.rooms: Dict[str, List[str]] = {}  # Chat.rooms at the last visit, by `visit`
         self.pins: Dict[str, str] = {}  # also by short_address; "": trusted, whatever it shows next
         self.theme = "dark"
         self.zoom = 100  # per cent
@@ -3536,13 +3543,19 @@ class Settings:
         self.networks = {a: names[a] for a in known if a in names}
         return True
 
+    def visit(self, server: str) -> str:
+        """Return the key of `rooms` for the user at a server: they are not another user's."""
+        return "%s@%s" % (protocol.casefold(self.name), short_address(server))
+
     def keep_rooms(self, server: str, rooms: List[str]) -> bool:
         """Keep the rooms of a server that is remembered; return True if they are news."""
-        address, rooms = short_address(server), rooms[:MAX_ROOMS]
-        is_news = address in map(short_address, self.servers) and rooms != self.rooms.get(address)
+        visit, rooms = self.visit(server), rooms[:MAX_ROOMS]
+        known = [*map(short_address, self.servers)]
+        is_news = short_address(server) in known and rooms != self.rooms.get(visit)
         if is_news:
-            kept = {**self.rooms, address: rooms}
-            self.rooms = {a: kept[a] for a in map(short_address, self.servers) if a in kept}
+            others = [v for v in self.rooms if v != visit and v.partition("@")[2] in known]
+            self.rooms = {v: self.rooms[v] for v in others[1 - MAX_VISITS :]}
+            self.rooms[visit] = rooms
         return is_news
 
     def pin(self, server: str, network: str = "", is_encrypted: bool = False) -> str:
@@ -3581,11 +3594,11 @@ class Settings:
 
 
 def _room_names(found: List[Any]) -> List[str]:
-    """Return those of the values in a list that can be names of rooms."""
-    names = (protocol.clean(name, 200) for name in found if isinstance(name, str))
-    names = (n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n))
-    rooms = {protocol.casefold(n): n for n in names if "," not in n}
-    return list(rooms.values())[:MAX_ROOMS]
+    """Return those of the values in a list that can be names of rooms, or of users."""
+    names = [protocol.clean(name, 200) for name in found if isinstance(name, str)]
+    rooms = [n for n in names if n.startswith(CHANNEL_SIGN) and protocol.is_middle(n)]
+    kept = [n for n in rooms if "," not in n] + [*filter(protocol.is_nickname, names)]
+    return list({protocol.casefold(n): n for n in kept}.values())[:MAX_ROOMS]
 
 
 def _merge(theirs: Any, before: Any, mine: Any) -> Any:
@@ -3838,8 +3851,11 @@ def print_found() -> int:
 Action = Callable[[], object]
 
 
-class Run:
-    """A run of server.py, as a process of its own that may outlive this program."""
+class Host:
+    """A run of server.py, as a process of its own that may outlive this program.
+
+    It is the server of the user's data folder, or a command about that server.
+    """
 
     FOLDER = os.path.dirname(os.path.abspath(__file__))  # or zipapp
     COMMAND = (  # with "", the folder that the user is in, others could replace any module
@@ -3854,6 +3870,11 @@ class Run:
             raise OSError("There is no server.py beside client.py. Copy it there, then try again.")
         self.done = done  # to be called once it has ended
         self.last_line = "The server ended at once."
+        self.port = 0  # once it accepts connections
+        self.was_joined = False
+        self.is_copied = self.is_dismissed = False  # of the invitation
+        self.address = ""  # at which others reach it
+        self._no_address_text = ""  # printed in place of an address
         self._lines: "queue.Queue[str]" = queue.Queue()
         more: Dict[str, Any] = {"start_new_session": True}  # Ctrl+C is not for it
         if sys.platform == "win32":
@@ -3877,56 +3898,49 @@ class Run:
         """Take in what it has printed; return True if it has ended."""
         has_ended = not self.thread.is_alive()
         while not self._lines.empty():
-            line = self._lines.get_nowait()
-            self.last_line = line or self.last_line
-            self._on_line(line)
+            self._on_line(self._lines.get_nowait())
         return has_ended
 
     def _on_line(self, line: str) -> None:
-        pass  # for Host
-
-
-class Host(Run):
-    """The server of the user's data folder: a run of it, or of a command that says where it is."""
-
-    def __init__(self, *options: str, secret: str = "", done: Action = lambda: None) -> None:
-        super().__init__(*options, secret=secret, done=done)
-        self.bound, self.port = "", 0  # once it accepts connections
-        self.was_joined = False
-        self.is_copied = self.is_dismissed = False  # of the invitation
-        self.address = ""  # at which others reach it
-        self.no_address_text = ""  # printed in place of an address
-
-    def _on_line(self, line: str) -> None:
+        text = line[len("server.py: ") :] if line.startswith("server.py: ") else line
+        self.last_line = text[:1].upper() + text[1:] or self.last_line
         said, _, address = line.partition("[SERVER] ")[2].partition(": ")
         if not self.port:
-            found = re.match(r"\[SERVER\] Running on \[?(.*?)\]?:(\d{1,5})\Z", line)
-            self.bound, self.port = (found.group(1), int(found.group(2))) if found else ("", 0)
+            found = re.match(r"\[SERVER\] Running on .*:(\d{1,5})\Z", line)
+            self.port = int(found.group(1)) if found else 0
         elif said == "Tell people":
             self.address = self.address or address
         else:
-            self.no_address_text = self.no_address_text or said
+            self._no_address_text = self._no_address_text or said
 
     @property
     def server(self) -> str:
         """The address at which this computer reaches it."""
         return short_address("127.0.0.1:%d" % self.port)
 
-    def is_at(self, address: str) -> bool:
-        """Return True if none but this server can be at an address."""
-        host, port = parse_server(address) if address else ("", 0)
-        is_at = {"0.0.0.0": ":" not in host, "::": True}.get(self.bound, host == self.bound)
-        return port == self.port and is_at and is_own_address(host)
-
     def dismiss(self) -> None:
         """Show the invitation no more."""
         self.is_dismissed = True
 
     def invitation(self, network: str) -> str:
-        """Return the words that tell others how to join the chat of this name."""
-        if self.no_address_text and not self.address:
-            return self.no_address_text
-        return how_to_join(self.address, network)
+        """Return the words that tell others how to join the chat of this name, "" at first."""
+        return how_to_join(self.address, network) if self.address else self._no_address_text
+
+
+def is_own_server(address: str) -> bool:
+    """Return True if the user's own server is at an address, as the file in its folder says.
+
+    After a crash the file is left; commands of server.py then say that no server runs.
+    """
+    try:
+        host, port = parse_server(address)
+        path = os.path.join(protocol.data_folder(), protocol.PID_FILE)
+        with open(path, encoding="ascii") as file:
+            _, bound, bound_port = file.read().split()
+    except (OSError, ValueError):
+        return False
+    is_at = {"0.0.0.0": ":" not in host, "::": True}.get(bound, host == bound)
+    return bound_port == str(port) and is_at and is_own_address(host)
 
 
 def how_to_join(address: str, network: str) -> str:
@@ -5933,7 +5947,7 @@ def render(
         parts += ["  (%s)" % note, (*base, "aside", "muted")]
     if has_failed:
         button = (*base, "aside", "link")
-        parts += ["   ", (*base, "aside"), "Try again", (*button, "retry")]
+        parts += ["   ", (*base, "aside"), "Try\xa0again", (*button, "retry")]
         for words in ("Edit", "Discard"):
             parts += ["  ·  ", (*base, "aside", "muted"), words, (*button, words.lower())]
     shown: List[Any] = []
@@ -6456,6 +6470,7 @@ class ConnectView:
         PASSWORD: "The host can tell you",
         NETWORK: "Others see it in their list",
     }
+    KEPT = "Messages and registered names of “%s” are kept: those who join see them."
 
     def __init__(self, root: "tk.Tk", look: Look, window: "Window") -> None:
         px = look.px
@@ -6668,7 +6683,7 @@ class ConnectView:
         if field:
             self._show_field(field, True)
         for name in self.fields:
-            self._show_hint(name, "Muted", self.HINTS[name])
+            self._show_hint(name, "Muted", self._hint(name, self.fields[name].get()))
         if field:
             self._show_hint(field, kind, error)
         self._lay_out()
@@ -6704,10 +6719,16 @@ class ConnectView:
         self.fields[field].state(["invalid" if kind == "Error" else "!invalid"])
         self.hints[field].configure(text=self._look.text(words), style=kind + ".TLabel")
 
+    def _hint(self, field: str, text: str) -> str:
+        """Return the words below a field with such a text, if there is no error."""
+        before = self._window.settings.hosted
+        is_other = field == NETWORK and before not in ("", text.strip())
+        return self.KEPT % before if is_other else self.HINTS[field]
+
     def _on_edit(self, field: str, text: str) -> bool:
         self.frame.after_idle(self._refresh)
-        if self.fields[field].instate(["invalid"]):  # not by this text
-            self._show_hint(field, "Muted", self.HINTS[field])
+        if self.fields[field].instate(["invalid"]) or field == NETWORK:  # not by this text
+            self._show_hint(field, "Muted", self._hint(field, text))
             self.frame.after_idle(self._lay_out)
         return fits_entry(text)
 
@@ -7626,7 +7647,7 @@ class Menus:
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
         hosting = ("Host a chat…", lambda: window.leave(True))
-        if window.hosting.is_server_local:
+        if window.hosting.is_own:
             hosting = ("End the chat on this computer…", questions.ask_end)
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
@@ -7659,7 +7680,7 @@ class Menus:
             lift = functools.partial(window.questions.lift, "BANS")
             return [None, ("Announce to everyone…", announce), ("Bans and mutes…", lift)]
         operate = window.hosting.operate
-        return [None, ("Become the operator", operate)] if window.hosting.is_server_local else []
+        return [None, ("Become the operator", operate)] if window.hosting.is_own else []
 
     def open_text(self, event: "TkEvent") -> None:
         """Open the menu of the text in a widget, and of the link at the mouse."""
@@ -7833,6 +7854,7 @@ class Questions:
         if sheet is None or sheet is not self.sheet:
             hint = "Words to find"
             choose = functools.partial(window.do, window.chat.reveal)
+            window.chat_view.search_bar.close()  # it would stand out behind the sheet
             sheet = self._open_sheet("Search all conversations", "", rows, choose, hint, True)
             sheet.fill(window.chat.lookup.words)
         self._results, self._searched = sheet, sheet.words
@@ -7898,7 +7920,7 @@ class Questions:
         rows += [caption("COMMANDS"), *map(typed, commands(self._window.chat))]
         reader = "With a screen reader, start Hubbub with --terminal."
         rows += [caption("ABOUT"), text_row(reader, reader), text_row(about, about)]
-        self._open_sheet("Help", "", lambda words: rows, None)
+        self._open_sheet("Help", "", lambda words: rows, None, is_wide=True)
 
     def show_server(self) -> None:
         """Show the server's address, if it is encrypted, and its fingerprint."""
@@ -7909,7 +7931,7 @@ class Questions:
             text += " The host can read everything, nobody on the way can."
         if pin not in ("", SYSTEM):
             text += "\n\nTo be sure that nobody listens in, "
-            if self._window.hosting.is_server_local:
+            if is_local(chat.address):
                 text += "let the others check that they see this same fingerprint."
             else:
                 text += "ask the host to read out theirs: it must be this same fingerprint."
@@ -7968,7 +7990,7 @@ class Questions:
         hosting = self._window.hosting
         words = "The chat ends for everyone who is here. Its history is kept. " + self.losses()
         answers = ("End it for everyone", hosting.end_chat), ("Cancel", None)
-        self._ask(words, lambda: hosting.is_server_local, *answers)
+        self._ask(words, lambda: hosting.is_own, *answers)
 
     def close_beside(self, widget: Any) -> None:
         """Close the sheet, unless the widget is in it, or is the menu."""
@@ -8173,31 +8195,25 @@ def _ask_xprop(screen: str) -> List[int]:
 class Hosting:
     """The server on this computer: the window starts it, invites to it, operates and ends it.
 
-    No server but `own` is told a secret, or is ended.
+    No server but the user's own is told a secret, or is ended.
     """
 
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.host: Optional[Host] = None  # started from this window
-        self._status: Optional[Host] = None  # what was last asked about it, for this connection
-        self._command: Optional[Run] = None  # the command of server.py that is under way
-        self._login: Optional[Login] = None  # of the host, for OPER once connected
+        self._command: Optional[Host] = None  # of server.py, under way
+        self._status: Optional[Host] = None  # the command that said how others join
+        self._has_login = False  # the connection has that of the host
 
     @property
-    def is_server_local(self) -> bool:
-        """True if the server runs on this computer."""
-        return is_local(self._window.chat.address)
-
-    @property
-    def own(self) -> Optional[Host]:
-        """The server of the user's own data folder, if it is the one that was joined."""
-        hosts = (host for host in (self.host, self._status) if host is not None)
-        return next((host for host in hosts if host.is_at(self._window.chat.address)), None)
+    def is_own(self) -> bool:
+        """True if the server that was joined is that of the user's own data folder."""
+        return is_own_server(self._window.chat.address)
 
     @property
     def is_in_view(self) -> bool:
         """True while the chat that was started from this window is in view."""
-        return self._window.is_chatting and self.host is not None and self.own is self.host
+        return self._window.is_chatting and self.host is not None and self.is_own
 
     def start(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -8213,8 +8229,7 @@ class Hosting:
         try:
             self.host = Host("--network=" + network)
         except OSError as error:
-            return view.show_error(NETWORK, str(error))
-        self._window.settings.hosted = network
+            return view.show_error("", str(error))
         return view.set_busy("Starting " + network)
 
     def give_up(self) -> None:
@@ -8224,106 +8239,84 @@ class Hosting:
             self.host = None
 
     def on_connected(self) -> None:
-        """Become the operator of the own chat, if the login was that of a registered name."""
-        if self.host is not None and self.own is self.host:
+        """Become the operator of the chat that the user hosts, unless logged in as its host."""
+        if self.host is not None and self.is_own:
             self.host.was_joined = True
-        if self._login is not None:
-            self._send_login(self._login)
+        if self._window.settings.hosted and not self._has_login and self.is_own:
+            self.operate()
 
     def log_in(self, password: str, connect: Callable[[Optional[Login]], object]) -> None:
         """Connect: to the user's own server with the login of its host, if the user has hosted.
 
-        A command of the server gives its account for this a new password, which is kept in memory
-        alone: only the owner of the server can run that command. The password of a registered
-        name, if any, is used first.
+        The password of a registered name, if any, is used instead.
         """
 
-        def decide() -> None:
-            if self.own is None or command.process.returncode:
-                connect(None)
-            else:
-                self._login = login if password else None
-                connect(None if password else login)
+        def use(login: Login) -> None:
+            self._has_login = True
+            connect(login)
 
-        login = self._new_login()
-        if self._window.settings.hosted and self.is_server_local:
-            with contextlib.suppress(OSError):  # there is no server.py any more
-                command = self._find_own(decide, login)
-                return
-        connect(None)
+        if self._window.settings.hosted and not password and self.is_own:
+            self._make_login(use, lambda error: connect(None))
+        else:
+            connect(None)
 
     def operate(self) -> None:
-        """Make the user the operator of the own server, which was not hosted from a window."""
-        login = self._new_login()
-        self._do_as_owner(lambda: self._send_login(login), login)
+        """Make the user the operator of the own server."""
+        do, chat = self._window.do, self._window.chat
+        self._make_login(
+            lambda login: do(chat.send_command, "OPER", *login),
+            lambda error: do(chat.inform, "You cannot be made the operator. " + error),
+        )
 
-    @staticmethod
-    def _new_login() -> Login:
-        return Login(protocol.HOST_ACCOUNT, secrets.token_urlsafe())
+    def _make_login(self, use: Callable[[Login], object], refuse: Callable[[str], object]) -> None:
+        """Give the host's account a new password, which is kept in memory alone, and use it.
 
-    def _send_login(self, login: Login) -> None:
-        self._login = None
-        self._window.do(self._window.chat.send_command, "OPER", *login)
+        Only the owner of the server can run the command that does this.
+        """
+
+        def check() -> None:
+            if self.is_own:  # still
+                use(login)
+            else:
+                refuse("This is not your own server.")
+
+        login = Login(protocol.HOST_ACCOUNT, secrets.token_urlsafe())
+        option = "--add-account=" + login.name
+        self._status = self._run(check, refuse, option, "--oper", secret=login.password)
 
     def end_chat(self) -> None:
-        """End the server on this computer, for everybody."""
-        self._do_as_owner(self.stop_server)
-
-    def stop_server(self) -> None:
-        """End the user's own server, then offer to host its chat again."""
+        """End the user's own server, for everybody; then offer to host its chat again."""
 
         def offer() -> None:
             network = self._window.chat.console.name
             self._window.leave_chat()
             self._window.connect_view.offer_again(network)
 
+        inform = functools.partial(self._window.do, self._window.chat.inform)
+        self._run(offer, inform, "--stop")
+
+    def _run(
+        self, action: Action, refuse: Callable[[str], object], *options: str, secret: str = ""
+    ) -> Optional[Host]:
+        """Run a command of server.py; then act, or call `refuse` with what went wrong."""
+
         def decide() -> None:
             if run.process.returncode:
-                inform(run.last_line)
-            else:
-                offer()
-
-        inform = functools.partial(self._window.do, self._window.chat.inform)
-        try:
-            self._command = run = Run("--stop", done=decide)
-        except OSError as error:
-            inform(str(error))
-
-    def _find_own(self, done: Action, login: Optional[Login] = None) -> Host:
-        """Ask where the user's own server is, with a new password for its account, if any.
-
-        Raises OSError with words for the user.
-        """
-        options = ["--add-account=" + login.name, "--oper"] if login else ["--status"]
-        secret = login.password if login else ""
-        self._command = self._status = Host(*options, secret=secret, done=done)
-        return self._status
-
-    def _do_as_owner(self, action: Action, login: Optional[Login] = None) -> None:
-        """Do something to the server that was joined, if that is the user's own."""
-        inform = functools.partial(self._window.do, self._window.chat.inform)
-
-        def decide() -> None:
-            if self.own is None:
-                at = ": that is at " + status.server if status.port else ""
-                inform("This is not your own server%s." % at)
-            elif status.process.returncode:
-                inform(status.last_line)
+                refuse(run.last_line)
             else:
                 action()
 
-        if login is None and self.host is not None and self.own is self.host:
-            action()
-            return
         try:
-            status = self._find_own(decide, login)
-            status.is_dismissed = True
+            self._command = run = Host(*options, secret=secret, done=decide)
         except OSError as error:
-            inform(str(error))
+            refuse(str(error))
+            return None
+        return run
 
     def forget(self) -> None:
-        """Forget, with the connection, that its server is the user's own, and what is under way."""
-        self._status = self._command = self._login = None
+        """Forget, with the connection, how others join its server, and what is under way."""
+        self._status = self._command = None
+        self._has_login = False
 
     def poll(self) -> None:
         """Join the server that was started once it runs, or show its end; go on with commands."""
@@ -8335,30 +8328,31 @@ class Hosting:
             return
         was_running, has_ended = bool(host.port), host.poll()
         if has_ended:
-            self.host = None
+            self.host = self._status = None
         if has_ended and not host.port:
             own = [address for address, server in view.found.items() if server.is_own]
             if own:
                 view.join(own[0], "A chat already runs on this computer. Join it?")
             else:
-                view.show_error(NETWORK, host.last_line)
+                view.show_error("", host.last_line)
         elif host.port and not was_running:
+            self._window.settings.hosted = view.fields[NETWORK].get().strip()
             view.join(host.server)
 
     def invite(self) -> None:
         """Show how others join."""
-        host, window = self.own, self._window
+        host, window = self._status, self._window
         if host is not None:
             host.is_dismissed = host.is_copied = False
             window.show_bars()
             window.chat_view.invitation.buttons[0].focus_set()
         else:
-            address = "" if self.is_server_local else window.chat.address
+            address = "" if is_local(window.chat.address) else window.chat.address
             window.do(window.chat.inform, how_to_join(address, window.chat.console.name))
 
     def invitation(self) -> Tuple[str, str, List[Tuple[str, Action]]]:
         """Return the words of the bar that invites, its icon and buttons; "" for none."""
-        host = self.own
+        host = self._status
         if host is None or host.is_dismissed:
             return "", "person", []
         copy = ("Copied" if host.is_copied else "Copy", self._copy_invitation)
@@ -8367,7 +8361,7 @@ class Hosting:
         return host.invitation(network), "person", [*buttons, ("Close", host.dismiss)]
 
     def _copy_invitation(self) -> None:
-        host = self.own
+        host = self._status
         if host is not None:
             copy_text(self._window.root, "http://" + host.address)
             host.is_copied = True
@@ -8460,7 +8454,7 @@ class Window:
             self.questions.ask_close(self._end)
 
     def _end_both(self) -> None:
-        self.hosting.stop_server()
+        self.hosting.end_chat()
         self._end()
 
     def _end(self) -> None:
@@ -8536,7 +8530,7 @@ class Window:
     # Connecting
 
     def _new_chat(self, server: str) -> Chat:
-        rooms = self.settings.rooms.get(short_address(server), [])
+        rooms = self.settings.rooms.get(self.settings.visit(server), [])
         return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
@@ -8551,9 +8545,10 @@ class Window:
             address = (*parse_server(server), password)
         except ValueError as error:
             return self.connect_view.show_error(SERVER, str(error))
+        self.settings.name = nickname
         if not self.chat.nickname or server != self._server:
             self.chat = self._new_chat(protocol.format_address(*address[:2]))
-        self._server, self.settings.name = server, nickname
+        self._server = server
         self._disconnect()
         self._events = queue.Queue(MAX_EVENTS)
         found = self.connect_view.found.get(short_address(server))

@@ -31,8 +31,10 @@ import functools
 import hashlib
 import ipaddress
 import json
+import os
 import re
 import ssl
+import sys
 import time
 import unicodedata
 from types import MappingProxyType
@@ -787,6 +789,21 @@ def _parse_datagram(data: bytes, kind: str) -> Mapping[str, object]:
     if not isinstance(query_id, str) or not re.match(_QUERY_ID, query_id):
         raise ProtocolError("Not the id of a query")
     return fields
+
+
+# A server's own computer knows it by this file in its data folder: process, address and port
+PID_FILE = "server.pid"
+
+
+def data_folder() -> str:
+    """Return the folder for the server's data that is usual on this system."""
+    home = os.path.expanduser("~")
+    if sys.platform == "win32":
+        return os.path.join(os.environ.get("LOCALAPPDATA") or home, "Hubbub")
+    if sys.platform == "darwin":
+        return os.path.join(home, "Library", "Application Support", "Hubbub")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
+    return os.path.join(data, "hubbub")
 
 
 # Encryption

@@ -2032,7 +2032,6 @@ class Limiter:
 # ---------
 
 STORE_FILE = "hubbub.db"
-PID_FILE = "server.pid"  # process, address and port of the server that uses the folder
 SCHEMA_VERSION = 2  # PRAGMA user_version; files of other versions are not read
 # A conversation is a channel's folded name, or two participants with a space between. A
 # message is stored once for each of its conversations, in the same B-tree from which it is read:
@@ -2247,7 +2246,7 @@ class Store:
         and none can be created, the store logs it, and tries again with the next write.
         """
         self.path = os.path.join(folder, STORE_FILE) if folder else ""
-        self._pid_path = os.path.join(folder, PID_FILE)
+        self._pid_path = os.path.join(folder, protocol.PID_FILE)
         self.keeps_history = bool(folder)
         self.has_accounts = bool(folder) and hasattr(hashlib, "scrypt")
         self._lifetime = history_days * 86400 or float("inf")  # seconds
@@ -2526,8 +2525,9 @@ class Store:
         """Add an account. Raises AccountExistsError, or StoreError, also for a bad password."""
         salt, digest = self._new_hash(password)
         self._refresh()
-        if self.account(name) is not None:  # the host's is under another key
-            raise AccountExistsError("%s has an account already." % name)
+        known = self.account(name)
+        if known is not None and known.is_host:  # it is under another key
+            raise AccountExistsError("%s is the name of the host, and needs no password." % name)
         query = (
             "INSERT OR IGNORE INTO accounts (key, name, is_operator, created, salt, digest)"
             " VALUES (?,?,?,?,?,?)"
@@ -2714,7 +2714,7 @@ def find_server(folder: str) -> Tuple[int, str, int]:
     Raises StoreError if there is none.
     """
     try:
-        with open(os.path.join(folder, PID_FILE), encoding="ascii") as file:
+        with open(os.path.join(folder, protocol.PID_FILE), encoding="ascii") as file:
             pid, bound, port = (*file.read().split(), "", "0")[:3]
         if int(pid) > 0 and _is_claimed(folder):  # else it may be any program's by now
             return int(pid), bound, int(port)
@@ -5567,7 +5567,7 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
 
     Exits with code 2 and a line of text if the command line is wrong.
     """
-    defaults = Options(network=socket.gethostname(), data=_default_folder())
+    defaults = Options(network=socket.gethostname(), data=protocol.data_folder())
     parser = Parser(
         description="Hubbub's server: chat for a local network.",
         epilog="0 turns a limit off. @FILE reads options from a file. Accounts are in the folder of"
@@ -5612,17 +5612,6 @@ def parse_arguments(argv: Optional[List[str]]) -> argparse.Namespace:
     if arguments.is_chore and not arguments.data:
         parser.error("this needs a folder: --data FOLDER")
     return arguments
-
-
-def _default_folder() -> str:
-    """Return the folder for the program's data that is usual on this system."""
-    home = os.path.expanduser("~")
-    if sys.platform == "win32":
-        return os.path.join(os.environ.get("LOCALAPPDATA") or home, "Hubbub")
-    if sys.platform == "darwin":
-        return os.path.join(home, "Library", "Application Support", "Hubbub")
-    data = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
-    return os.path.join(data, "hubbub")
 
 
 # Types of options: each raises ArgumentTypeError with a text for the user.
@@ -5847,8 +5836,7 @@ def invitation(bound: str, port: int) -> List[str]:
         return ["Only this computer can join"]
     addresses = others_reach(find_addresses(), bound)
     if not addresses:
-        command = {"win32": "ipconfig", "darwin": "ifconfig"}.get(sys.platform, "ip addr")
-        return ["No network was found; `%s` shows the addresses of this computer" % command]
+        return ["No network was found: only this computer can join"]
     told = [protocol.format_address(address, port) for address in addresses]
     page = ["In a browser: http://%s" % told[0]] if make_app(told[0]) else []
     return ["Tell people: %s" % at for at in told] + page
@@ -5859,9 +5847,10 @@ def _start_failure(options: Options, error: Exception) -> str:
         return str(error)
     if isinstance(error, CertificateError):
         return "%s." % error
+    if getattr(error, "errno", 0) == errno.EADDRINUSE:  # a window shows this, too
+        text = "another program uses port %d of this computer. Close it, then try again."
+        return text % options.port
     reason = getattr(error, "strerror", None) or str(error)
-    if getattr(error, "errno", 0) == errno.EADDRINUSE:
-        reason = "another program uses the port. Stop it, or choose another with --port"
     at = protocol.format_address(options.host, options.port)
     return "cannot listen on %s: %s." % (at, reason)
 

@@ -88,7 +88,8 @@ class Clock:
 class Studio:
     """The server, the clients and the window of a state; `close` removes them all."""
 
-    def __init__(self):
+    def __init__(self, theme):
+        self._theme = theme
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         self.change(os.environ, "XDG_CONFIG_HOME", str(self.folder))
@@ -119,7 +120,7 @@ class Studio:
 
     def open(self, *args, **more):
         """Open alice's window, with a cursor that does not blink."""
-        self.alice = self.desktop.open(*args, **more)
+        self.alice = self.desktop.open(*args, theme=self._theme, **more)
         self.alice.box.configure(insertofftime=0)
         return self.alice
 
@@ -185,6 +186,13 @@ def connect(studio, servers=SERVERS, **texts):
     alice.connect_view.fill("", servers[0] if servers else "")
     alice.fill(**texts)
     return alice
+
+
+def renamed(studio):
+    """The form for a chat, under another name than the last one had."""
+    alice = connect(studio, (), name="alice")
+    alice.window.settings.hosted = "Class 7b"
+    alice.connect_view.host.invoke()
 
 
 def found(studio, port=12001):
@@ -306,6 +314,42 @@ def failed(studio):
     alice.sees("[SERVER]: Unknown command: /foo. Type /help for the list.")
 
 
+def answered(studio, command, answer):
+    """The conversation after a command."""
+    alice = conversation(studio)
+    alice.say(command)
+    studio.wait_for(answer)
+    return alice
+
+
+def asked_privately(studio):
+    """A private question that is shown in the room in view, and not answered."""
+    alice = conversation(studio)
+    studio.people["dana"].send("PRIVMSG alice :Shall we meet?")
+    studio.wait_for("Shall we meet?")
+    return alice
+
+
+def refused_room(studio):
+    """A room with a password, which alice does not know."""
+    studio.start_server()
+    studio.people["bob"] = bob = studio.hub.irc("bob")
+    bob.send("JOIN #staff", "MODE #staff +k sesame")
+    bob.heard()
+    studio.open(studio.hub.server.port, "alice", at_once=True)
+    studio.wait_for("alice joined")
+    studio.alice.say("/join staff")
+    studio.wait_for("#staff has a password")
+
+
+def invite(studio):
+    """The sheet to invite others to a room."""
+    alice = conversation(studio)
+    alice.chat_view.open("#design")
+    alice.chat_view.buttons["more"].invoke()
+    alice.choose("Invite someone…")
+
+
 def absent(studio):
     """A private conversation with a user who is not there, and a user who is away."""
     alice = conversation(studio)
@@ -423,6 +467,7 @@ STATES = (
     ("connect-servers", SMALL + SIZES, lambda studio: connect(studio, name="alice")),
     ("connect-found", SMALL + SIZES, found),
     ("connect-host", SMALL + SIZES, lambda studio: connect(studio, ()).connect_view.host.invoke()),
+    ("connect-host-renamed", SMALL, renamed),
     ("connect-name-bad", SMALL, lambda studio: connect(studio).connect(name="not a name")),
     ("connect-name-taken", SMALL, lambda studio: refused(
         studio, (studio.start_server(), studio.hub.irc("alice"))[0].server.port, client.NAME)),
@@ -454,6 +499,9 @@ STATES = (
     ("suggest-rooms", WIDTHS, lambda studio: pressed(studio, "numbersign", text="See you in ")),
     ("to-one", WIDTHS, lambda studio: pressed(studio, text="@dana The exam is on Friday")),
     ("to-nobody", WIDTHS, lambda studio: pressed(studio, text="@dan The exam is on Friday")),
+    ("to-mixed", WIDTHS, lambda studio: pressed(
+        studio, text="@dana The exam is on Friday\n@bob Yes, at ten")),
+    ("answer-privately", WIDTHS, lambda studio: asked_privately(studio).write("Yes, at ten")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
     ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
     ("chosen-line", WIDTHS, lambda studio: pressed(studio, "Shift-F6", *["Up"] * 5)),
@@ -474,6 +522,10 @@ STATES = (
     ("help", SIZES, lambda studio: pressed(studio, "F1")),
     ("go-to", SIZES, lambda studio: pressed(studio, "Control-k").sheet.field.set("d")),
     ("rooms", SIZES, lambda studio: conversation(studio).open_menu("Browse rooms…")),
+    ("room-new", WIDTHS, lambda studio: answered(
+        studio, "/join desing", "You made #desing. Nobody else is here yet.")),
+    ("room-refused", SIZES, refused_room),
+    ("invite", SIZES, invite),
     ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
@@ -484,6 +536,7 @@ STATES = (
         operator(studio), studio.alice.window.questions.ask_end())),
     ("menu-main", SIZES[:1], lambda studio: conversation(studio).xdotool("key", "F10")),
     ("close", SIZES, lambda studio: lost(studio).close()),
+    ("close-unfinished", SIZES, lambda studio: pressed(studio, text="It is right").close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
         .event_generate("<Button-3>", x=30, y=91, rootx=240, rooty=200)),
     ("main-menu", SIZES, lambda studio: pressed(studio, "F10")),
@@ -504,12 +557,10 @@ STATES = (
 
 
 def photograph(name, sizes, state, folder):
-    """Take the pictures of a state."""
-    with contextlib.closing(Studio()) as studio:
-        state(studio)
-        look = studio.alice.window.look
-        for theme in client.PALETTES:
-            look.change(theme, look.zoom)
+    """Take the pictures of a state, reached anew for each theme: open menus keep their colors."""
+    for theme in client.PALETTES:
+        with contextlib.closing(Studio(theme)) as studio:
+            state(studio)
             for size in sizes:
                 studio.take(studio.alice, folder / ("%s-%s-%d.png" % (name, theme, size[0])), size)
 

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import io
 import signal
 
 import pytest
@@ -126,6 +127,58 @@ def test_name_of_the_host_is_kept_while_the_host_is_away(kept, host, name):
     assert "tina" in plain.expect("Choose another.")
     pupil.send("PRIVMSG tina :a question")
     pupil.expect("tina is offline; your message will be delivered")
+
+
+@pytest.mark.parametrize(
+    ("name", "alike"),
+    [("mona", "rnona"), ("mona", "m0na"), ("coco", "сосо"), ("vvilma", "wilma")],
+)
+@pytest.mark.parametrize("is_here", [True, False])
+def test_lookalikes_of_the_host_s_name_are_refused(kept, host, name, alike, is_here):
+    """In Latin and Cyrillic letters, whether the host is here or away."""
+    pupil = guest(kept, "pupil")
+    host.send("NICK " + name)
+    pupil.expect(" NICK " + name)
+    if not is_here:
+        host.finish()
+        pupil.expect("QUIT :Connection closed")
+    pupil.send("NICK " + alike)
+    line = pupil.expect("Choose another.")
+    assert " 433 pupil %s %s :%s looks like %s," % (alike, name, alike, name) in line
+
+
+def test_first_window_of_the_host_keeps_the_name_while_it_is_connected(kept, host):
+    second = log_in(guest(kept, "tina2"), protocol.HOST_ACCOUNT)
+    second.send("NICK tina3")
+    second.expect(" NICK tina3")
+    pupil = guest(kept, "pupil")
+    host.finish()
+    pupil.expect("QUIT :Connection closed")
+    pupil.send("NICK tina")
+    assert HOSTS_NAME % "tina" in pupil.expect("Choose another.")
+    second.send("NICK zora")  # the only window now
+    pupil.expect(" NICK zora")
+    pupil.send("NICK tina")
+    pupil.expect(" NICK tina")
+
+
+def test_chores_know_the_host_by_the_name(kept, folder, host, monkeypatch, capsys):
+    """It has no password that anybody could change; it can be removed."""
+
+    def run(*options, password=PASSWORD):
+        monkeypatch.setattr(server.sys, "stdin", io.TextIOWrapper(io.BytesIO(password.encode())))
+        code = server.main(["--data", folder, *options])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    words = "server.py: tina is the name of the host, and needs no password.\n"
+    assert run("--add-account", "tina") == (2, words)
+    assert "tina (operator)" in run("--list-accounts")[1].splitlines()
+    gone = "tina no longer has an account. Anyone may use the name.\n"
+    assert run("--remove-account", "tina") == (0, gone)
+    assert "tina" not in run("--list-accounts")[1]
+    host.expect(":You are now logged out")
+    assert run("--add-account", "tina") == (0, "tina now has an ordinary account.\n")
 
 
 def test_host_s_name_follows_the_host(kept, host):

@@ -110,7 +110,7 @@ def test_address_of_the_listener_decides_what_is_told(found, bound, told):
         (
             "0.0.0.0",
             ["127.0.0.1"],
-            ["No network was found; `ip addr` shows the addresses of this computer"],
+            ["No network was found: only this computer can join"],
         ),
     ],
 )

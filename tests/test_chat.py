@@ -2317,11 +2317,12 @@ def test_missed_private_messages_are_fetched(kept):
         ":hub BATCH -t",
     )
     assert kept.sent == ["CHATHISTORY LATEST carol * :500"]
-    line = "msgid=9;time=2026-11-22T17:11:00.000Z :carol!c@h PRIVMSG alice :call me"
-    kept.hear(*history("carol", line))
+    said = "msgid=%d;time=2026-11-22T17:%d:00.000Z :carol!c@h PRIVMSG alice :call me"
+    kept.hear(*history("carol", said % (3, 9), said % (9, 11)))
     carol = kept.chat.conversation_named("carol")
-    assert (carol.unread, carol.mentions) == (1, 1)
-    assert kept.seen("carol")[0] == "[carol -> you]: call me"
+    assert (carol.unread, carol.mentions) == (1, 1)  # the first was there at the last visit
+    assert kept.seen("carol")[:2] == ["[carol -> you]: call me"] * 2
+    assert kept.seen("carol")[-1] == "[SYSTEM]: Welcome back. You missed 1 message."
 
 
 def test_reconnect_with_private_conversations_alone_asks_for_what_was_missed(kept):

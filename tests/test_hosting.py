@@ -15,28 +15,36 @@ from client_harness import wait_until
 from harness import TIMEOUT, IrcTalker, Room
 
 import client
-from client import NAME, NETWORK, SERVER, Host, Run
+import protocol
+from client import NAME, NETWORK, SERVER, Host
 
 ROOT = Path(__file__).resolve().parent.parent
 ALONE, QUESTION = reversed(client.Questions.HOST_CLOSE)
+OWN = {"End the chat on this computer…", "Become the operator"}  # for the owner of the server
 MODULES = ("client.py", "protocol.py", "server.py")
 
 # A stand-in for server.py: prints lines, then ends with a code, or (None) waits for a signal.
 FAKE = """
 import signal, sys
 def main():
-    if sys.argv[1].startswith("--add-account="):
-        print("No accounts here.")
-        return 2
-    with open({seen!r}, "a") as file:
-        file.write(" ".join(sys.argv[1:]) + chr(10))
+    is_command = sys.argv[1].startswith("--add-account=")
+    if not is_command:
+        with open({seen!r}, "a") as file:
+            file.write(" ".join(sys.argv[1:]) + chr(10))
     for line in {lines!r}:
         print(line, flush=True)
-    code = {code!r}
+    code = 0 if is_command else {code!r}
     if code is None:
         signal.pause()
     return code
 """
+
+
+def listens_at(address, port):
+    """Note, as a server does, where that of the user's data folder runs."""
+    path = Path(protocol.data_folder()) / protocol.PID_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("1234 %s %s\n" % (address.strip("[]"), port))
 
 
 class FakeServer:
@@ -47,10 +55,20 @@ class FakeServer:
         self._seen = folder / "arguments"
 
     def plays(self, *lines, code=None):
+        """Print lines; with a code, end. Leave a note of where it runs, if they say that."""
+        for line in lines[:1]:
+            if " Running on " in line:
+                listens_at(*line.split()[-1].rsplit(":", 1))
         text = FAKE.format(seen=str(self._seen), lines=lines, code=code)
         (self.folder / "server.py").write_text(text, encoding="utf-8")
         for path in self.folder.glob("__pycache__/*"):
             path.unlink()
+
+    def runs_at(self, hub):
+        """Play the server that a test plays itself."""
+        self.plays(
+            "[SERVER] Running on 127.0.0.1:%d" % hub.port, "[SERVER] Only this computer can join"
+        )
 
     @property
     def arguments(self):
@@ -61,13 +79,13 @@ class FakeServer:
 @pytest.fixture(autouse=True)
 def hosts(monkeypatch):
     """All processes that a test has started; ends those that are left."""
-    hosts, init = [], Run.__init__
+    hosts, init = [], Host.__init__
     monkeypatch.setattr(
-        Run,
+        Host,
         "__init__",
         lambda self, *args, **more: init(self, *args, **more) or hosts.append(self),
     )
-    monkeypatch.setattr(Run, "OPTIONS", ("--host", "127.0.0.1", "--port", "0"))
+    monkeypatch.setattr(Host, "OPTIONS", ("--host", "127.0.0.1", "--port", "0"))
     yield hosts
     for host in hosts:
         host.process.terminate()
@@ -79,8 +97,8 @@ def fake(monkeypatch, tmp_path):
     """Replaces server.py; it says nothing and waits, unless the test wants more."""
     folder = tmp_path / "fake"
     folder.mkdir()
-    monkeypatch.setattr(Run, "FOLDER", str(folder))
-    monkeypatch.setattr(Run, "OPTIONS", ())
+    monkeypatch.setattr(Host, "FOLDER", str(folder))
+    monkeypatch.setattr(Host, "OPTIONS", ())
     fake = FakeServer(folder)
     fake.plays()
     return fake
@@ -154,11 +172,43 @@ def test_chat_of_another_user_of_this_computer_is_not_taken_over(desktop, hosts,
     alice = desktop.open(hub.port, "alice")
     alice.window.settings.hosted = "Class 4B"
     alice.connect()
-    desktop.pump(lambda: hosts and not hosts[0].thread.is_alive())
-    alice.window.hosting.poll()
     hub.welcome()
-    assert hosts[0].last_line.startswith("server.py: no server uses ")
-    assert len(hosts) == 1 and not invitation(alice)
+    desktop.pump(lambda: alice.window.is_chatting)
+    alice.open_menu()
+    assert "Host a chat…" in alice.menu and not OWN.intersection(alice.menu)
+    assert not hosts and not invitation(alice)
+
+
+def test_note_of_a_server_that_has_crashed_does_not_make_another_server_the_user_s(desktop, hub):
+    """The entries are there, but say why they cannot be."""
+    listens_at("127.0.0.1", hub.port)
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desktop.pump(lambda: alice.window.is_chatting)
+    words = "No server uses %s." % protocol.data_folder()
+    alice.open_menu("Become the operator")
+    alice.sees("[SYSTEM]: You cannot be made the operator. " + words)
+    alice.open_menu("End the chat on this computer…")
+    answer(desktop, alice, "End it for everyone")
+    alice.sees("[SYSTEM]: " + words)
+    alice.say("done")
+    hub.expect("PRIVMSG #lobby :done")
+    assert "OPER" not in str(hub.seen)
+
+
+def test_secret_is_not_told_if_the_own_server_moves_meanwhile(desktop, hub, fake):
+    """By the end of the command another server may listen at its address."""
+    fake.runs_at(hub)
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desktop.pump(lambda: alice.window.is_chatting)
+    alice.open_menu("Become the operator")
+    listens_at("127.0.0.1", hub.port - 1)
+    words = "You cannot be made the operator. This is not your own server."
+    alice.sees("[SYSTEM]: " + words)
+    alice.say("done")
+    hub.expect("PRIVMSG #lobby :done")
+    assert "OPER" not in str(hub.seen)
 
 
 def test_hosted_chat_survives_the_program_that_started_it():
@@ -189,7 +239,7 @@ def is_listening(port):
 
 def test_long_answers_leave_room_for_the_question(desktop, hub, fake):
     """In a narrow window they are below it."""
-    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    fake.runs_at(hub)
     alice = host_at(desktop, hub)
     desktop.pump(lambda: invitation(alice))
     alice.close()
@@ -235,6 +285,54 @@ def test_hosting_form_has_the_computer_s_name_and_can_be_left(desktop):
     assert view.button.cget("text") == "Connect to 127.0.0.1"
 
 
+def test_form_says_whose_messages_are_shown_under_a_new_name(desktop):
+    """All chats of a computer are in one folder."""
+    alice = desktop.open(name="alice")
+    alice.window.settings.hosted = "Class 7b"
+    view = alice.connect_view
+    view.fill("alice", "")
+    view.host.invoke()
+    hint, field = view.hints[NETWORK], view.fields[NETWORK]
+    desktop.pump(hint.winfo_viewable)
+    kept = "Messages and registered names of “Class 7b” are kept: those who join see them."
+    texts = [
+        ("Class 7b", view.HINTS[NETWORK]),
+        ("Class 7", kept),
+        ("Class 7b ", view.HINTS[NETWORK]),
+    ]
+    for text, words in [*texts, ("x" * 41, kept)]:
+        field.delete(0, "end")
+        field.insert(0, text)
+        assert hint.cget("text") == words and str(hint.cget("style")) == "Muted.TLabel"
+    alice.press("Return", field)
+    assert alice.wait_for_error(NETWORK).startswith("The name is too long.")
+    view.host.invoke()  # back, and once more
+    view.host.invoke()
+    assert hint.cget("text") == kept
+
+
+def test_failed_start_leaves_the_name_of_the_chat_whose_messages_are_kept(desktop, fake):
+    fake.plays("server.py: cannot use hubbub.db.", code=2)
+    alice = host(desktop)
+    assert alice.wait_for_error("") == "Cannot use hubbub.db."
+    assert alice.window.settings.hosted == ""
+
+
+def test_host_is_told_what_to_do_about_a_port_in_use(desktop, hosts, monkeypatch):
+    """A window has no command line."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        monkeypatch.setattr(Host, "OPTIONS", ("--host=127.0.0.1", "--port=%d" % port))
+        alice = host(desktop)
+        words = "Another program uses port %d of this computer. Close it, then try again."
+        assert alice.wait_for_error("") == words % port
+        assert not any(field.instate(["invalid"]) for field in alice.connect_view.fields.values())
+    alice.press("Return", alice.connect_view.fields[NETWORK])
+    alice.sees("[SERVER]: alice joined the chat")
+
+
 def test_name_is_checked_before_anything_starts(desktop, hosts, fake):
     alice = host(desktop, name="not a name")
     assert alice.wait_for_error(NAME) == "A name has no spaces. How about not-a-name?"
@@ -264,15 +362,13 @@ def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
 
 
 def test_server_says_in_its_own_words_why_nobody_can_join(desktop, hub, fake):
-    fake.plays(
-        "[SERVER] Running on 127.0.0.1:%d" % hub.port, "[SERVER] Only this computer can join"
-    )
+    fake.runs_at(hub)
     alice = host_at(desktop, hub)
     desktop.pump(lambda: invitation(alice) == ("Only this computer can join", "Close"))
 
 
 def test_nothing_is_asked_after_the_server_has_ended(desktop, hub, hosts, fake):
-    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    fake.runs_at(hub)
     alice = host_at(desktop, hub)
     desktop.pump(lambda: invitation(alice))
     hosts[0].process.terminate()
@@ -285,15 +381,16 @@ def test_nothing_is_asked_after_the_server_has_ended(desktop, hub, hosts, fake):
     ("lines", "code", "words"),
     [
         (["a log line", "server.py: another program uses the port."],
-         2, "server.py: another program uses the port."),
+         2, "Another program uses the port."),
         ([], 0, "The server ended at once."),
-        (["é\x1b[2J", ""], 1, "é[2J"),
+        (["é\x1b[2J", ""], 1, "É[2J"),
     ],
 )  # fmt: skip
 def test_server_that_ends_at_once_is_shown_with_its_last_line(desktop, fake, lines, code, words):
     fake.plays(*lines, code=code)
     alice = host(desktop)
-    assert alice.wait_for_error(NETWORK) == words
+    assert alice.wait_for_error("") == words
+    assert not alice.connect_view.fields[NETWORK].instate(["invalid"])
     assert alice.connect_view.button.cget("text") == "Host Class 4B"
 
 
@@ -301,7 +398,7 @@ def test_missing_server_is_named(desktop, fake, hosts):
     (fake.folder / "server.py").unlink()
     alice = host(desktop)
     words = "There is no server.py beside client.py. Copy it there, then try again."
-    assert alice.wait_for_error(NETWORK) == words
+    assert alice.wait_for_error("") == words
     assert hosts == []
 
 
@@ -340,7 +437,7 @@ def test_running_chat_is_offered_where_the_port_is_in_use(desktop, hub, fake, re
 
 @pytest.mark.parametrize("by", ["question", "menu"])
 def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub, fake, hosts, by):
-    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    fake.runs_at(hub)
     alice = host_at(desktop, hub)
     desktop.pump(lambda: invitation(alice))
     fake.plays("The chat has ended.", code=0)
@@ -364,7 +461,7 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
 
 @pytest.mark.parametrize("steps", [("/quit see you", "<Return>"), ("<ctrl+q>",), ("<F10>",)])
 def test_all_ways_to_quit_ask_what_becomes_of_the_chat(desktop, hub, fake, steps):
-    fake.plays("[SERVER] Running on 127.0.0.1:%d" % hub.port)
+    fake.runs_at(hub)
     alice = host_at(desktop, hub)
     desktop.pump(lambda: invitation(alice))
     if steps == ("<F10>",):
@@ -391,6 +488,10 @@ def test_host_is_asked_before_it_leaves_for_another_server(desktop, hosts):
         alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
         alice.sees("[SERVER]: alice joined the chat")
         # The other server is told nothing of that chat, and it is not in question here.
+        alice.open_menu()
+        assert "Host a chat…" in alice.menu and not OWN.intersection(alice.menu)
+        alice.press("Escape")
+        assert "--add-account" not in str([host.process.args for host in hosts[2:]])
         assert not alice.window.chat.session.account
         assert not invitation(alice)
         alice.close()
@@ -408,12 +509,14 @@ def test_chat_is_ended_before_its_host_goes_to_another_server(desktop, hosts):
 
 
 def test_chat_elsewhere_cannot_be_ended(alice):
-    assert alice.window.hosting.is_server_local
-    for address in ("192.0.2.1:12001", "office:12001", "[::9]:1"):
+    at = alice.window.chat.address
+    for bound, address in ((at, at), ("0.0.0.0:1", at), (at, "192.0.2.1:12001"), (at, "office:1")):
+        listens_at(*bound.rsplit(":", 1))
         alice.window.chat.address = address
-        assert not alice.window.hosting.is_server_local
         alice.open_menu()
-        assert "End the chat on this computer…" not in alice.menu
+        assert OWN.issubset(alice.menu) == (bound == address)
+        assert ("Host a chat…" in alice.menu) == (bound != address)
+        alice.press("Escape")
 
 
 # Programs in one file, and incomplete copies
@@ -429,10 +532,10 @@ def zipapp(tmp_path):
 
 
 def test_zipapp_hosts_too(zipapp, monkeypatch, hosts):
-    code = "import sys; sys.path[0] = sys.argv[1]; import client; print(client.Run.FOLDER)"
+    code = "import sys; sys.path[0] = sys.argv[1]; import client; print(client.Host.FOLDER)"
     found = subprocess.check_output([sys.executable, "-c", code, str(zipapp)])
     assert found.decode().strip() == str(zipapp)
-    monkeypatch.setattr(Run, "FOLDER", str(zipapp))
+    monkeypatch.setattr(Host, "FOLDER", str(zipapp))
     server = Host("--network=Zip")
     wait_until(lambda: server.poll() or server.port)
     assert server.port, server.last_line
@@ -446,7 +549,7 @@ def test_server_takes_no_module_from_the_folder_that_the_user_is_in(tmp_path, mo
     status = Host("--status", "--data=" + str(tmp_path / "none"))
     status.thread.join(TIMEOUT)
     assert status.poll()
-    assert status.last_line.startswith("server.py: no server uses ")
+    assert status.last_line.startswith("No server uses ")
 
 
 @pytest.mark.parametrize("name", ["client.py", "server.py"])

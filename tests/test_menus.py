@@ -11,8 +11,8 @@ from client import Tip
 MAIN = ["Browse rooms…", "New private message…", "Search all conversations…",
         "Set me away", "Another name…", "Register this name…", "Log in…",
         "Turn sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
-        "This server, and its encryption", "End the chat on this computer…", "Become the operator",
-        "Help, keys, about Hubbub", "Other server…", "Quit"]  # fmt: skip
+        "This server, and its encryption", "Host a chat…", "Help, keys, about Hubbub",
+        "Other server…", "Quit"]  # fmt: skip
 
 
 @pytest.fixture

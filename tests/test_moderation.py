@@ -2,10 +2,11 @@
 
 import re
 import socket
+from pathlib import Path
 
 import pytest
 from harness import TIMEOUT, IrcTalker, Room
-from test_hosting import answer, fake, host, hosts  # noqa: F401
+from test_hosting import answer, host, hosts, listens_at  # noqa: F401
 
 import client
 from client import Host, protocol
@@ -470,26 +471,13 @@ def test_name_of_the_host_stays_theirs_while_the_window_is_closed(desktop, hosts
     assert "ACCOUNT_NAME_MUST_BE_NICK" in ben.expect("your present username.")
     ben.heard()
     back = desktop.open(hosts[0].port, "tina", at_once=True)
-    talk = back.window.chat.create("ben", client.PRIVATE)
+    talk = back.window.chat.private("ben")
     desktop.pump(lambda: "what is it?" in [entry.line.text for entry in talk.entries])
     assert back.window.chat.nickname == "tina" and back.window.chat.session.is_operator
     desktop.pump(lambda: "#staff" in back.window.chat.rooms)
     desktop.pump(lambda: not back.window.chat.conversation_named("#staff").is_outside)
     assert "invited" not in str(back.lines)
     ben.close()
-
-
-def test_chat_of_another_data_folder_is_not_operated_or_ended(desktop, hosts, room):  # noqa: F811
-    """The entries of the menu say so, and leave the server of the own folder alone."""
-    alice = desktop.join(room.server.port, "alice")
-    words = "[SYSTEM]: This is not your own server."
-    alice.open_menu("Become the operator")
-    desktop.pump(lambda: alice.lines[-1].startswith(words))
-    alice.open_menu("End the chat on this computer…")
-    answer(desktop, alice, "End it for everyone")
-    desktop.pump(lambda: sum(line.startswith(words) for line in alice.lines) == 2)
-    assert not [host.process.args for host in hosts if "--stop" in host.process.args]
-    assert "password" not in str(alice.lines).lower() and alice.title.startswith("Connected")
 
 
 def test_registering_is_not_offered_to_those_who_are_logged_in(desktop, open_room, tmp_path):
@@ -524,7 +512,7 @@ def visit(desktop, alice, hub):
     desktop.pump(lambda: alice.window.is_chatting and alice.window.chat.session.is_settled)
 
 
-@pytest.mark.parametrize("when", ["while it is made", "after the own chat", "in the menu"])
+@pytest.mark.parametrize("when", ["while it is made", "after the own chat"])
 def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noqa: F811
     """Not even to another server on this computer: it may be another user's."""
     alice = host(desktop)
@@ -534,10 +522,7 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noq
         alice.window.leave()
         answer(desktop, alice, "Keep the chat running")
     visit(desktop, alice, hub)
-    if when == "in the menu":
-        alice.open_menu("Become the operator")
-        alice.sees("[SYSTEM]: This is not your own server: that is at %s." % hosts[0].server)
-    desktop.pump(lambda: len(hosts) > 2)
+    assert len(hosts) == 2
     desktop.pump(lambda: not any(host.thread.is_alive() for host in hosts[1:]))
     alice.window.hosting.poll()
     alice.say("done")
@@ -546,16 +531,30 @@ def test_secret_is_not_told_to_another_server(desktop, hosts, hub, when):  # noq
     assert not alice.chat_view.invitation.frame.winfo_manager()
 
 
-def test_only_the_own_server_is_ended(desktop, hosts, hub):  # noqa: F811
-    alice = host(desktop)
+def test_host_with_a_registered_name_gives_its_password_and_is_the_operator(desktop, hosts):  # noqa: F811
+    alice = host(desktop, name="tina")
     alice.sees("[SERVER]: You are an operator now.")
+    zoe = IrcTalker(hosts[0].port).register("zoe", "standard-replies")
+    zoe.send("REGISTER * * :a-long-password")
+    zoe.expect(":You are now logged in as zoe")
+    zoe.close()
     alice.window.leave()
     answer(desktop, alice, "Keep the chat running")
-    visit(desktop, alice, hub)
-    alice.open_menu("End the chat on this computer…")
-    answer(desktop, alice, "End it for everyone")
-    alice.sees("[SYSTEM]: This is not your own server: that is at %s." % hosts[0].server)
-    IrcTalker(hosts[0].port).register("bob").close()
+    alice.connect(name="zoe", server=hosts[0].server)
+    alice.wait_for_question(client.PASSWORD)
+    alice.connect(name="zoe", server=hosts[0].server, password="a-long-password")
+    alice.sees("[SERVER]: You are an operator now.")
+    assert alice.window.chat.nickname == "zoe"
+    desktop.pump(lambda: alice.chat_view.invitation.frame.winfo_viewable())
+
+
+def test_host_is_told_why_there_are_no_rights(desktop, hosts, monkeypatch):  # noqa: F811
+    """With a Python without scrypt: the chat goes on, without accounts."""
+    monkeypatch.setattr(Host, "COMMAND", "import hashlib; del hashlib.scrypt; " + Host.COMMAND)
+    alice = host(desktop)
+    words = "This server's Python has no scrypt: it cannot check passwords."
+    alice.sees("[SYSTEM]: You cannot be made the operator. " + words)
+    assert not is_operator(alice) and alice.chat_view.invitation.frame.winfo_viewable()
 
 
 def test_leaving_while_the_secret_is_made_does_not_end_the_chat(desktop, hosts):  # noqa: F811
@@ -575,12 +574,17 @@ def test_leaving_while_the_secret_is_made_does_not_end_the_chat(desktop, hosts):
         ("127.0.0.1:4000", ["127.0.0.1:4000"], ["127.0.0.2:4000", "127.0.0.1:400"]),
     ],
 )
-def test_own_server_is_known_by_its_address(desktop, hosts, fake, bound, own, others):  # noqa: F811
-    fake.plays("[SERVER] Running on " + bound, code=0)
-    status = Host("--status")
-    status.thread.join(TIMEOUT)
-    assert status.poll()
-    assert [address for address in own + others if status.is_at(address)] == own
+def test_own_server_is_known_by_its_address(bound, own, others):
+    listens_at(*bound.rsplit(":", 1))
+    assert [address for address in own + others if client.is_own_server(address)] == own
+
+
+@pytest.mark.parametrize("note", ["", "1234\n", "1234 127.0.0.1\n", "é", "1234 127.0.0.1 x\n"])
+def test_server_that_is_only_starting_is_nowhere(note):
+    listens_at("127.0.0.1", "4000")
+    assert client.is_own_server("127.0.0.1:4000")
+    Path(protocol.data_folder(), protocol.PID_FILE).write_text(note, encoding="utf-8")
+    assert not client.is_own_server("127.0.0.1:4000")
 
 
 @pytest.mark.parametrize("letter", ["n", "ч", "茶", "🫖"])

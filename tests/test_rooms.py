@@ -434,6 +434,48 @@ def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
     assert last.conversations == ["#lobby", "#maths"]
 
 
+@pytest.mark.parametrize("password", ["", "opensesame"])
+def test_private_conversations_are_in_the_list_at_the_next_start(alice, desktop, room, password):
+    """But for those that were closed. What the server keeps is shown when they are opened."""
+
+    def come_back(*missed):
+        alice.close()
+        desktop.pump(lambda: room.server.directory.find("alice") is None)
+        room.bob.send(*["PRIVMSG alice :" + text for text in missed])
+        room.bob.heard()
+        again = desktop.open(room.server.port, "alice", at_once=True)
+        if password:
+            again.wait_for_question(client.PASSWORD)
+            again.connect(password=password)
+        again.sees("[SERVER]: alice joined the chat")
+        return again
+
+    if password:
+        alice.say("/register " + password)
+        desktop.pump(lambda: alice.window.chat.session.account == "alice")
+    for name in ("bob", "carol"):
+        alice.chat_view.open(name)
+        alice.say("hello " + name)
+        desktop.pump(lambda: not alice.window.chat.unsent)
+    alice.window.do(alice.window.chat.leave, alice.window.chat.current)
+    alice = come_back()
+    assert alice.conversations == ["#lobby", "bob"] and alice.window.chat.current.name == "#lobby"
+    alice.press("Alt-Key-2", alice.box)
+    empty = alice.chat_view.transcript.empty
+    if password:
+        alice.sees("[you -> bob]: hello bob")
+    assert empty.winfo_ismapped() == (client.PRIVATE_RULE in empty.cget("text")) == (not password)
+    alice = come_back(*["are you there?"] * 40)  # more than a view shows
+    desktop.pump(lambda: alice.conversations == ["#lobby", "bob 40" if password else "bob"])
+    alice.press("Alt-Key-2", alice.box)
+    assert alice.conversations == ["#lobby", "bob"]
+    alice.text.yview_moveto(0)
+    if password:
+        alice.sees("[you -> bob]: hello bob")
+    other = desktop.join(room.server.port, "dora")  # on the same computer
+    assert other.conversations == ["#lobby"]
+
+
 def test_person_is_invited_from_the_menu_of_the_room(club, desktop, room):
     """The sheet offers those who are not there, and any other name."""
     room.bob.send("JOIN #club")
@@ -488,7 +530,7 @@ def test_rooms_of_the_server_are_suggested_without_their_sign(alice, desktop):
 @pytest.mark.parametrize(
     ("mode", "typed", "refusal"),
     [
-        ("+i", "", "#maths is open to invited users only. Ask a member to invite you."),
+        ("+i", "", "#maths is open to invited users only. Its operators can invite you."),
         ("+l 1", "", "#maths is full. Try again later."),
         ("+b *!*@*", "", "You are banned from #maths. Its operators can lift that."),
         ("+k sesame", " wrong", "#maths has a password. Type /join #maths PASSWORD"),

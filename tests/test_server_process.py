@@ -18,7 +18,7 @@ from harness import PROGRAM, TIMEOUT, IrcTalker, PlainTalker, Process, Room
 
 import client
 import server
-from protocol import VERSION
+from protocol import PID_FILE, VERSION
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
 needs_scrypt = pytest.mark.skipif(not hasattr(hashlib, "scrypt"), reason="this Python lacks scrypt")
@@ -167,8 +167,7 @@ def test_a_port_in_use_exits_with_2_and_a_line_that_says_what_to_do(start):
         process = start("--port", str(port))
         assert process.wait() == 2
     assert process.log == [
-        "server.py: cannot listen on 127.0.0.1:%d: another program uses the port. "
-        "Stop it, or choose another with --port." % port
+        "server.py: another program uses port %d of this computer. Close it, then try again." % port
     ]
 
 
@@ -275,7 +274,7 @@ def test_stop_ends_the_server_that_uses_the_folder(start, tmp_path):
     folder = str(tmp_path / "data")
     first, other = start("--data", folder), start("--data", str(tmp_path / "other"))
     alice, bob = first.irc("alice"), other.irc("bob")
-    found = (tmp_path / "data" / server.PID_FILE).read_text()
+    found = (tmp_path / "data" / PID_FILE).read_text()
     assert found == "%d 127.0.0.1 %d\n" % (first.pid, first.port)
     chore = start("--data", folder, "--status")
     assert (chore.first_line, chore.wait()) == (first.first_line, 0)
@@ -284,7 +283,7 @@ def test_stop_ends_the_server_that_uses_the_folder(start, tmp_path):
     assert (chore.first_line, chore.wait()) == ("The server has stopped.", 0)
     alice.expect("ERROR :The host has ended the chat")
     assert first.wait() == 0
-    assert not (tmp_path / "data" / server.PID_FILE).exists()
+    assert not (tmp_path / "data" / PID_FILE).exists()
     assert start("--data", folder).port
     bob.heard()
 
@@ -297,7 +296,7 @@ def test_stop_signals_nobody_but_the_server(tmp_path, monkeypatch, text, is_used
     signals = []
     monkeypatch.setattr(server.os, "kill", lambda *args: signals.append(args))
     with contextlib.closing(server.Store(str(tmp_path), claim=is_used)):
-        (tmp_path / server.PID_FILE).write_text(text)
+        (tmp_path / PID_FILE).write_text(text)
         with pytest.raises(server.StoreError, match="no server uses %s" % tmp_path):
             server.stop_server(str(tmp_path))
     assert signals == []

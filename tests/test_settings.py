@@ -95,6 +95,7 @@ def test_change_after_a_change_of_others_keeps_both(path):
 
 def test_rooms_are_kept_for_servers_that_are_known(path):
     settings = load(path)
+    settings.name = "Alice"
     settings.remember("office.example")
     assert settings.keep_rooms("office.example", ["#lobby", "#tea"])
     assert not settings.keep_rooms("office.example:12001", ["#lobby", "#tea"])
@@ -103,14 +104,27 @@ def test_rooms_are_kept_for_servers_that_are_known(path):
     settings.remember("school.example")
     settings.keep_rooms("school.example", names)
     settings.save()
-    kept = {"office.example": ["#lobby", "#tea"], "school.example": names[: client.MAX_ROOMS]}
+    kept = {"alice@office.example": ["#lobby", "#tea"]}
+    kept["alice@school.example"] = names[: client.MAX_ROOMS]
     assert load(path).rooms == kept
     others = load(path)
     others.keep_rooms("office.example", ["#lobby"])
     others.save()
     settings.keep_rooms("office.example", ["#lobby", "#tea", "#maths"])
     settings.save()
-    assert load(path).rooms["office.example"] == ["#lobby", "#maths"]
+    assert load(path).rooms["alice@office.example"] == ["#lobby", "#maths"]
+
+
+def test_rooms_are_kept_for_each_user_of_a_computer(path):
+    settings = load(path)
+    settings.remember("office.example")
+    for number in range(client.MAX_VISITS + 1):
+        settings.name = "Guest%d" % number
+        assert settings.keep_rooms("office.example", ["#lobby", "tina%d" % number])
+    settings.save()
+    kept = load(path).rooms
+    assert len(kept) == client.MAX_VISITS and "guest0@office.example" not in kept
+    assert kept["guest9@office.example"] == ["#lobby", "tina9"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there are no such rights")
@@ -130,17 +144,22 @@ def test_rooms_of_forgotten_servers_are_forgotten(path):
         settings.keep_rooms("host%d.example" % number, ["#lobby"])
         settings.save()
     assert len(load(path).rooms) == client.MAX_SERVERS
-    assert "host0.example" not in load(path).rooms
+    assert "@host0.example" not in load(path).rooms
 
 
 @pytest.mark.parametrize(
     ("kept", "rooms"),
     [
         (["#Tea", "#tea"], ["#tea"]),  # of two windows, between which it was made anew
-        (["#a,#b", "#a b", "", 7, None, "lobby", "&local", "#ok"], ["#ok"]),
+        (["#a,#b", "#a b", "", 7, None, "&local", ":x", "#ok"], ["#ok"]),
+        (
+            ["Tina", "tina", "#ok", "*", "a,b", "a b", "-o", "t\nQUIT", "t\u200bx"],
+            ["#ok", "tina", "tx"],
+        ),
+        (["=1", "@#ok", "$$*", "a!b@c", "SERVER", "x" * 99, "t\u0456na", "Zoë"], ["Zoë"]),
     ],
 )
-def test_rooms_that_cannot_be_joined_are_not_kept(path, kept, rooms):
+def test_names_that_cannot_be_those_of_rooms_or_users_are_not_kept(path, kept, rooms):
     path.parent.mkdir()
     path.write_text(json.dumps({"rooms": {"office.example": kept}}), encoding="utf-8")
     assert load(path).rooms == {"office.example": rooms}
@@ -182,7 +201,7 @@ def test_values_of_the_wrong_kind_are_ignored(path):
         "levels": {"x": "loud", "y": "all"},
         "ignored": ["eve", 3, "two words"],
         "pins": {"a\x1bb": "a" * 64, "b": "", "c": "system", "d": "b" * 63, "e": "B" * 64, "f": 1},
-        "rooms": {"x": ["#a", "b", 3, "#c d", "#e\x1b"], "y": "#a", "z\x1b": []},
+        "rooms": {"x": ["#a", "b d", 3, "#c d", "#e\x1b"], "y": "#a", "z\x1b": []},
         "load": 2,
         "_path": "/tmp/elsewhere",
         "unknown": 1,

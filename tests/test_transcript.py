@@ -236,7 +236,7 @@ def test_copy_is_the_classic_format_alone(alice, desktop, hub):
     shown = alice.lines[alice.lines.index("[bob]: old") + 1 :]
     assert [line for line in shown if "bob" in line or "hi" in line] == [
         "[bob -> you]: psst  (only you two)", "[bob]: a", "↳ [bob]: a", "[bob]: b",
-        "[you -> dave]: hi  (not delivered)   Try again  ·  Edit  ·  Discard",
+        "[you -> dave]: hi  (not delivered)   Try\xa0again  ·  Edit  ·  Discard",
     ]  # fmt: skip
     classic = ["[bob -> you]: psst", "[bob]: a", "[bob]: b", "[you -> dave]: hi"]
     alice.press("Control-a", alice.text)
@@ -592,7 +592,7 @@ def test_failed_line_is_sent_again_or_edited_by_keyboard(alice, desktop, hub):
         alice.press("Up", alice.text)
         alice.press("Up")
         assert chosen(alice) == [
-            "[you -> ana]: hi  (not delivered)   Try again  ·  Edit  ·  Discard"
+            "[you -> ana]: hi  (not delivered)   Try\xa0again  ·  Edit  ·  Discard"
         ]
         alice.press("Shift-F10")
         alice.choose("Edit")

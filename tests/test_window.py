@@ -296,7 +296,7 @@ def test_windows_and_other_clients_see_what_is_for_them(desktop, room):
         "[you -> bob]: Hello Bob!  (only you two)",
         "* alice waves",
         "[SERVER]: Online users (4): alice, bob, carol, erin  (only you)",
-        "[you -> dave]: hi  (not delivered)   Try again  ·  Edit  ·  Discard",
+        "[you -> dave]: hi  (not delivered)   Try\xa0again  ·  Edit  ·  Discard",
         "[SERVER]: No such user: dave  (only you)",
         "[bob -> you]: Hello Alice!  (only you two)",
     ]
@@ -676,7 +676,7 @@ def test_program_works_by_keyboard_and_ends_on_sigterm(start, room):
     bob = room.irc("bob")
     program = start()
     program.find("^Not connected")
-    program.type("alice", "<Tab>", "<Tab>", "127.0.0.1:%d" % room.server.port, "<Return>")
+    program.type("alice", "<Tab>", "127.0.0.1:%d" % room.server.port, "<Return>")
     bob.expect(":alice!alice@127.0.0.1 JOIN #lobby")
     program.find("^Connected: alice @ Hubbub")
     program.process.send_signal(signal.SIGTERM)

@@ -172,11 +172,11 @@ def test_undelivered_message_can_be_retried_or_discarded(alice, desktop, hub):
         alice.say("@dave " + text)
         hub.expect("PRIVMSG dave :" + text)
         hub.send(":hub 401 alice dave :No such nick")
-        alice.sees("[you -> dave]: %s  (not delivered)   Try again  ·  Edit  ·  Discard" % text)
+        alice.sees("[you -> dave]: %s  (not delivered)   Try\xa0again  ·  Edit  ·  Discard" % text)
     assert "error" in alice.tags_of("[you -> dave]: one")
     alice.click("Discard")
     assert not [line for line in alice.lines if line.endswith("one  (not delivered)")]
-    alice.click("Try again")
+    alice.click("Try\xa0again")
     hub.expect("PRIVMSG dave :two")
     hub.send(":alice!a@h PRIVMSG dave :two")
     desktop.pump(lambda: "[you -> dave]: two  (only you two)" in alice.lines)
