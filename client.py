@@ -1397,7 +1397,7 @@ class Chat:
         self.completer = Completer(functools.partial(_suggest, self))
         # Pasted lines, from a command that is not answered yet on, their recipient and the
         # conversation in view, by the word of the PONG that follows the answer:
-        self._pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
+        self.pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
         self.announcements: List[str] = []  # not closed yet, the newest last
         self.listing = Listing()  # the answer to the last `request`
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
@@ -1463,7 +1463,7 @@ class Chat:
     @property
     def unsent(self) -> int:
         """The number of own lines that the server has not confirmed."""
-        pasted = sum(len(lines) - 1 for lines, *_ in self._pastes.values())
+        pasted = sum(len(lines) - 1 for lines, *_ in self.pastes.values())
         return pasted + sum(item.entry.delivery not in FAILED for item in self.outbox.items)
 
     @property
@@ -1657,7 +1657,7 @@ class Chat:
                 recipient = _run_line(self, line, recipient)
             except InputError as error:
                 self.answer(str(error))
-                self.outcome.rest = _address_rest(lines[index:], recipient)
+                self.outcome.rest = _address_rest(self, lines[index:], recipient, self.current)
                 break
             self.unmark(self.current)
             commands = {message.command for message in self.outcome.send[sent:]}
@@ -1665,7 +1665,7 @@ class Chat:
                 break
             if commands - {"PRIVMSG", "PING"} and lines[index + 1 :]:
                 word = "paste-%d" % next(self._numbers)
-                self._pastes[word] = lines[index:], recipient, self.current
+                self.pastes[word] = lines[index:], recipient, self.current
                 self.send(Message("PING", (word,)))
                 break
 
@@ -1674,11 +1674,11 @@ class Chat:
 
         They are for the conversation that was in view; if another is now, the user decides.
         """
-        lines, recipient, conversation = self._pastes.pop(word, ([], "", self.current))
+        lines, recipient, conversation = self.pastes.pop(word, ([], "", self.current))
         if conversation is self.current:
             self._run_lines(lines[1:], recipient)
         else:
-            self.outcome.rest = _address_rest(lines[1:], recipient)
+            self.outcome.rest = _address_rest(self, lines[1:], recipient, conversation)
 
     def answer(self, text: str) -> None:
         """Show an answer to the user, as the server's, in the conversation in view."""
@@ -1733,13 +1733,14 @@ class Chat:
         item = self.outbox.failed(entry)
         if item is not None:
             target, text = item.message.params
-            if self.current is not self.conversation_named(target):
+            is_here = self.current is self.conversation_named(target)
+            if not is_here or (text.startswith("@") and self.current.kind == PRIVATE):
                 text = "@%s %s" % (target, text)
             elif text.startswith(protocol.ACTION):
                 text = "/me " + text[len(protocol.ACTION) :].rstrip("\x01")
             elif text.startswith("/"):
                 text = "/" + text
-            if self.current is self.conversation_named(target):
+            if is_here:
                 self.reply(self.current.quoted(entry) or self.reply_to)
             self.outcome.rest = text
             self.discard(entry)
@@ -1872,7 +1873,7 @@ class Chat:
     def _lose(self) -> None:
         for item in self.outbox.having(IN_FLIGHT):
             self.outbox.set_delivery(item, UNCERTAIN)
-        self._give_back(list(self._pastes))
+        self._give_back(list(self.pastes))
         for request in self.history.requests:
             _end_search(self, request.lookup, _LOADED % "the connection was lost")
             _mark_gap(self, request)
@@ -1922,7 +1923,7 @@ class Chat:
         if item is not None:
             self.outbox.set_delivery(item, REFUSED)
         elif is_error and message.param(0) not in ("CHATHISTORY", "SEARCH"):
-            self._give_back(list(self._pastes)[:1])
+            self._give_back(list(self.pastes)[:1])
 
     def _note_mute(self, message: Message) -> None:
         """Keep who is muted, as the server tells its operators, and those who are; list again."""
@@ -1942,7 +1943,7 @@ class Chat:
 
     def _give_back(self, words: Iterable[str]) -> None:
         """Return the lines of these pastes to the user."""
-        rests = [_address_rest(*self._pastes.pop(word)[:2]) for word in words]
+        rests = [_address_rest(self, *self.pastes.pop(word)) for word in words]
         self.outcome.rest = "\n".join(rests)
 
     # For the functions below: what they send and show
@@ -2835,6 +2836,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
             chat.change(SIDEBAR)
     if protocol.casefold(chat.correspondent) == old:
         chat.correspondent = new
+    for word, (lines, recipient, home) in chat.pastes.items():
+        if protocol.casefold(recipient) == old:
+            chat.pastes[word] = lines, new, home
     if chat.is_me(message.nickname):
         chat.nickname = new
         chat.change(STATUS)
@@ -3046,18 +3050,19 @@ class Plan(NamedTuple):
     recipient: str  # of text below it in the same paste; "" for the conversation in view
 
 
-def _plan(chat: Chat, line: str, recipient: str) -> Plan:
+def _plan(chat: Chat, line: str, recipient: str, joined: str = "") -> Plan:
     """Return what a line does. Raises InputError.
 
     `recipient` is that of the lines above it in the same paste: a user who is written to, or a
     channel that is joined. Text is for them too, until a command goes to another conversation.
+    `joined` is a channel that will be joined before the line is run.
     """
     typed = protocol.parse_input(line)
     if typed.verb == "say" and not recipient:
         typed = typed._replace(args=(_begin_reply(chat, *typed.args),))
     _check(chat, typed.verb, [])  # that the server has it, before what is wrong with it
     messages = _compose(chat, typed, recipient)
-    _check(chat, typed.verb, messages)
+    _check(chat, typed.verb, messages, joined)
     if typed.verb in ("msg", "reply", "join"):
         recipient = messages[0].params[0].split(",")[-1]
     return Plan(typed, messages, "" if typed.verb == "leave" else recipient)
@@ -3078,7 +3083,7 @@ def _recipients(chat: Chat, draft: str) -> List[str]:
     found, recipient = [], ""
     for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
         try:
-            plan = _plan(chat, line, recipient)
+            plan = _plan(chat, line, recipient, joined=recipient)
         except InputError:
             break
         found += [message.params[0] for message in plan.messages if message.command == "PRIVMSG"]
@@ -3092,10 +3097,24 @@ def _describe_way(name: str) -> str:
     return ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
 
 
-def _address_rest(lines: Iterable[str], recipient: str) -> str:
-    """Return lines that go back to the user, with "@name " before text that is for a user."""
-    address = "" if recipient[:1] in ("", CHANNEL_SIGN) else "@%s " % recipient
-    return _FIRST_TEXT.sub(lambda found: found.group(1) or address, "\n".join(lines), 1)
+def _address_rest(chat: Chat, paste: Iterable[str], recipient: str, home: Conversation) -> str:
+    """Return lines that go back to the user, with "@name " before text that is for a user.
+
+    `home` was in view when they were typed. A line that can never be sent says for whom no text is.
+    """
+    if not recipient and home.kind == PRIVATE and home is not chat.current:
+        recipient = home.name
+    lines = list(paste)
+    for index, line in enumerate(lines) if recipient[:1] not in ("", CHANNEL_SIGN) else ():
+        with contextlib.suppress(InputError):
+            typed = protocol.parse_input(line)
+            _compose(chat, typed, recipient)
+            if typed.verb in ("say", "me"):
+                text = line[1:] if line.startswith("//") else line
+                lines[index] = "@%s %s" % (recipient, text)
+            if typed.verb in ("say", "me", "msg", "reply", "join", "leave"):
+                break
+    return "\n".join(lines)
 
 
 def _begin_reply(chat: Chat, text: str) -> str:
@@ -3117,13 +3136,14 @@ def _compose(chat: Chat, typed: protocol.Input, recipient: str) -> List[Message]
     if typed.verb == "leave" and chat.current.kind != CONSOLE:
         return []  # sent by its function
     conversation = chat.channel if typed.verb == "list" else chat.current
-    target = recipient if typed.verb in ("say", "me") else ""
+    is_there = recipient[:1] == CHANNEL_SIGN  # it will be in view
+    target = recipient if typed.verb in ("say", "me") or is_there else ""
     if not target and conversation is not None and conversation.kind != CONSOLE:
         target = conversation.name
     return protocol.compose(typed, target, chat.nickname + _USER_AT_HOST, chat.correspondent)
 
 
-def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
+def _check(chat: Chat, verb: str, messages: List[Message], joined: str = "") -> None:
     """Raise InputError if the server, or the state of the connection, does not allow it."""
     texts = [message for message in messages if message.command == "PRIVMSG"]
     if not chat.session.is_settled and len(texts) < len(messages) and verb != "quit":
@@ -3132,7 +3152,7 @@ def _check(chat: Chat, verb: str, messages: List[Message]) -> None:
     if needed and chat.state == CONNECTED and needed not in chat.session.caps:
         raise InputError("This server has no /%s." % verb)
     for found in (chat.conversation_named(message.params[0]) for message in texts):
-        if found is not None and found.is_outside and verb != "join":
+        if found is not None and found.is_outside and found is not chat.conversation_named(joined):
             raise InputError("You are not in {0}. Type /join {0}".format(found.name))
     joined = ",".join(message.params[0] for message in messages if message.command == "JOIN")
     if any(not name.startswith(CHANNEL_SIGN) for name in joined.split(",") if joined):
@@ -3353,11 +3373,6 @@ def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
 
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
-_FIRST_TEXT = re.compile(  # of lines; or, as a group, what first says for whom it is
-    r"^(?:([^\S\n]*(?:@\S+[^\S\n]+\S|/(?:msg|reply|join|leave)\b))"
-    r"|/(?=/)|(?=[^\S\n]*(?:[^\s/@]|//|/me\s)))",
-    re.IGNORECASE | re.MULTILINE,
-)
 _ALL, _NEXT = "*", "?"  # recipients: all users of the server; what is in view after /leave
 _WAYS = {_ALL: "to everyone on this chat", _NEXT: "to where /leave leads"}
 _JOIN_DRAFT = re.compile(r" */join +\Z", re.IGNORECASE)
@@ -5748,6 +5763,7 @@ class Sheet:
         """Write into the field."""
         if self.field is not None and words:
             self.field.set(words)
+            self.refresh()
 
     def refresh(self) -> None:
         """Show the rows as they are now."""
@@ -5901,6 +5917,7 @@ class Transcript:
         self._code: Set[Entry] = set()  # those of them that are shown as code
         self._today = ""  # the date, as last seen
         self._found: Dict[str, Sequence[Hit]] = {}  # by tag: what a search has found
+        self._marked: Set[Entry] = set()  # those of the text whose hits are marked
         self._selected = ""  # the ranges of the selection, when last looked at
         self.at_end = True  # the last line is in view
         self.unseen = 0  # entries added below the view
@@ -6022,7 +6039,7 @@ class Transcript:
             self.text.tag_delete(*reversed(tags))  # the newest first, which Tk is quick to find
         self._unused_tags.clear()
         self._today = time.strftime("%Y-%m-%d")
-        self._entries, self._code = [], set()
+        self._entries, self._code, self._marked = [], set(), set()
         self._replace(0, 0, entries[max(0, first) :])
 
     def _remove(self, entries: Sequence[Entry]) -> None:
@@ -6050,6 +6067,7 @@ class Transcript:
         if old:
             self.text.delete(index, "e%d.last" % old[-1].id)
         self._entries[start:end] = entries
+        self._marked.difference_update(old)
         above, parts = self._above(start), []  # type: Tuple[Optional[Entry], List[Any]]
         for entry in entries:
             parts += self._render(entry, above)
@@ -6255,10 +6273,15 @@ class Transcript:
     # What was found
 
     def mark(self, hits: Sequence[Hit], index: int, moves: bool = True) -> None:
-        """Mark what a search has found, and go to the hit of this index unless the view stays."""
+        """Mark what a search has found, and go to the hit of this index.
+
+        Unless the view moves, the next change does that.
+        """
         self._found = {"find": hits, "found": hits[index : index + 1]}
         if not moves:
-            return self._mark_found()
+            return
+        self._marked.clear()
+        self.text.tag_remove("find", "1.0", "end")
         for entry, _ in self._found["found"]:
             entries = self.conversation.shown
             if entry not in self._entries and entry in entries:
@@ -6266,13 +6289,15 @@ class Transcript:
             self.at_end = False
         self._mark_found()
         self._keep_in_view()
-        return self._notice_scroll()
+        self._notice_scroll()
 
     def _mark_found(self) -> None:
-        shown = set(self._entries)
+        shown, marked = set(self._entries), self._marked
+        self._marked = set(shown)
+        self.text.tag_remove("found", "1.0", "end")
         for tag, hits in self._found.items():
-            self.text.tag_remove(tag, "1.0", "end")
-            marks = [mark for hit in hits if hit[0] in shown for mark in self._marks(*hit)]
+            new = shown - marked if tag == "find" else shown  # Tk takes long for thousands
+            marks = [mark for hit in hits if hit[0] in new for mark in self._marks(*hit)]
             if marks:
                 self.text.tag_add(tag, *marks)
 
@@ -6990,9 +7015,9 @@ class ChatView:
             kinds |= {SIDEBAR, MEMBERS, HEADER}
         else:
             here = [c for c in changes if c.entries and c.conversation is chat.current]
-            self.transcript.apply(here)
             if here and self.search_bar.is_open:
-                self.search_bar.refresh()
+                self.search_bar.refresh()  # first, so that each line is marked as it comes
+            self.transcript.apply(here)
         if kinds & {SIDEBAR, STATUS}:
             self.sidebar.show()
             self._show_menu_button()

@@ -2676,15 +2676,16 @@ class Store:
             log.warning("cannot read accounts and sanctions: %s", error)
 
     def _read_accounts(self, reader: sqlite3.Connection) -> None:
-        rows = reader.execute(
-            "SELECT key, id, name, is_operator, created FROM accounts ORDER BY key"
-        )
-        self._accounts = {
-            protocol.casefold(name): Account(
-                number, name, bool(is_operator), created, key == protocol.HOST_ACCOUNT
-            )
-            for key, number, name, is_operator, created in rows
-        }
+        # The host's last: another may have registered its name at the moment that it took it.
+        query = "SELECT key, id, name, is_operator, created FROM accounts ORDER BY key = ?, key"
+        rows = reader.execute(query, (protocol.HOST_ACCOUNT,))
+        accounts: Dict[str, Account] = {}
+        for key, number, name, is_operator, created in rows:
+            is_host = key == protocol.HOST_ACCOUNT
+            name = key if is_host and protocol.casefold(name) in accounts else name
+            account = Account(number, name, bool(is_operator), created, is_host)
+            accounts[protocol.casefold(name)] = account
+        self._accounts = accounts
         skeletons: Dict[str, Set[str]] = collections.defaultdict(set)
         for account in self._accounts.values():
             skeletons[protocol.skeleton(account.name)].add(account.name)
@@ -3978,6 +3979,7 @@ def _log_in(session: Session, account: Account) -> None:
     session.reply("900", source, account.name, "You are now logged in as %s" % account.name)
     if account.is_operator and client.registered:
         session.reply("381", "You are now an operator")
+        session.response.is_long = True
         for channel in list(client.channels) if account.is_host else ():
             on_mode(session, Message("MODE", (channel.name, "+o", client.nickname)))
     _apply_sanctions(session)

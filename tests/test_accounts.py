@@ -223,6 +223,38 @@ def test_host_is_told_that_the_name_needs_no_password(kept, host):
     host.expect("FAIL REGISTER ALREADY_AUTHENTICATED tina :tina is yours already.")
 
 
+def test_host_can_log_in_after_the_name_was_registered_at_the_same_moment(folder):
+    """By whom it was free for a moment before; the host's account is as at first then."""
+    with contextlib.closing(server.Store(folder)) as store:
+        store.add_account(protocol.HOST_ACCOUNT, PASSWORD, True)
+        host, change = store.log_in(protocol.HOST_ACCOUNT, PASSWORD), store._change
+
+        def change_late(query, *values):
+            store._change = change
+            assert store.name_host(host, "tina")
+            return change(query, *values)
+
+        store._change = change_late
+        tina = store.add_account("tina", PASSWORD)
+        assert store.account("tina") == tina == store.log_in("tina", PASSWORD)
+        assert store.log_in(protocol.HOST_ACCOUNT, PASSWORD) == host
+
+
+def test_login_of_the_host_is_one_labeled_answer(kept, host):
+    """With the rights in channels, which are events for all others there."""
+    pupil, host = kept.irc("pupil"), guest(kept, "window", "batch labeled-response")
+    pupil.send("JOIN #tea")
+    pupil.heard()
+    host.send("JOIN #tea")
+    host.heard()
+    host.send("@label=x OPER %s :%s" % (protocol.HOST_ACCOUNT, PASSWORD))
+    answer = [line for line in host.heard() if line.startswith("@")]
+    assert answer[0] == "@label=x :hubbub.local BATCH +b1 :labeled-response"
+    words = [line.split()[:3] for line in answer[1:]]
+    assert [word[0] for word in words] == ["@batch=b1"] * len(words)
+    assert sorted(word[2] for word in words) == ["381", "900", "MODE", "MODE"]
+
+
 # Chores while the server runs
 
 

@@ -8,7 +8,7 @@ import types
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import client
@@ -314,7 +314,7 @@ def test_lost_connection_gives_back_what_waits_in_a_paste(alice):
     alice.type("/topic x\n/me waves")
     alice.lose()
     assert alice.chat.outcome.rest == "/join #tea\nhi\n/topic x\n/me waves"
-    assert (alice.chat.unsent, alice.chat._pastes) == (0, {})
+    assert (alice.chat.unsent, alice.chat.pastes) == (0, {})
 
 
 def test_no_room_is_entered_beyond_those_that_can_be_shown(alice, monkeypatch):
@@ -436,6 +436,56 @@ def test_notice_names_all_to_whom_the_lines_of_a_draft_go(draft, words, targets)
     assert list(dict.fromkeys(reached)) == targets.split()
 
 
+DRAFT_LINES = [
+    "hello", "  two", "@bob one", "@carol: one", "@b,c one", "@property", "/msg bob one",
+    "/msg bob", "/msg-x one", "/reply one", "/reply", "/me waves", "//usr", " //usr", "/join tea",
+    "/join #spam", "/join", "/leave", "/topic x", "/whois bob", "/list", "/foo", "/ignore alice",
+    "x\u2028y", "\u200b@bob one", "@bob\u00a0one", "@bob one\rtwo", "@bob one\0two",
+]  # fmt: skip
+RANDOM_DRAFTS = st.lists(st.sampled_from(DRAFT_LINES), min_size=1, max_size=5)
+
+
+def reached(alice, text):
+    """Type a text; return all whom it reaches, and what is given back."""
+    alice.sent.clear()
+    alice.type(text)
+    sent = alice.sent
+    while alice.answer(*(":alice!a@h " + line for line in sent if line[:4] == "JOIN")):
+        sent += alice.sent
+    targets = [line.split()[1] for line in sent if line.startswith("PRIVMSG ")]
+    return list(dict.fromkeys(targets)), alice.chat.outcome.rest
+
+
+@given(RANDOM_DRAFTS, st.sampled_from(["#lobby", "bob", "Office"]), st.booleans())
+@example(["/join #spam", "hello"], "#lobby", True)
+@example(["/join tea", "/topic x", "hello"], "Office", False)
+def test_notice_names_all_whom_a_random_draft_reaches(lines, view, is_removed):
+    """From each kind of conversation, and if the user was removed from a room."""
+    alice, draft = User().join(), "\n".join(lines)
+    alice.hear(":carol!c@h JOIN #lobby", ":alice!a@h JOIN #spam", ":bob!b@h PRIVMSG alice :psst")
+    alice.hear(*[":bob!b@h KICK #spam alice :out"] * is_removed)
+    alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named(view) or alice.chat.console)
+    named = client._recipients(alice.chat, draft)
+    assert set(reached(alice, draft)[0]) <= set(named) or client._NEXT in named
+
+
+@given(RANDOM_DRAFTS)
+@example(["@bob one", "/msg carol", "two"])
+def test_private_line_stays_private_if_the_refused_lines_are_deleted(lines):
+    """Each line is sent to the room only if it would be without the lines that are refused."""
+    alice, other = User().join(), User().join()
+    for user in (alice, other):
+        user.hear(":carol!c@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst")
+    rest, valid, targets = "\n".join(lines), lines[:], []
+    while rest:
+        found, rest = reached(alice, rest)
+        targets += found
+        refused, _, rest = rest.partition("\n")
+        valid.remove(refused) if refused in valid else None
+    public = {target for target in targets if target[0] == "#"}
+    assert public <= set(reached(other, "\n".join(valid))[0])
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [("a", "a"), ("fourteen_chars", "fourteen_chars"), ("fifteen_letters", "fifteen_lette…")],
@@ -468,6 +518,9 @@ def test_operator_s_notice_of_an_announcement():
         ("@bob one\n/foo\n@carol two\nthree", "/foo\n@carol two\nthree"),
         ("@bob one\n/foo\n//two", "/foo\n@bob /two"),
         ("@bob one\n/foo", "/foo"),
+        ("@bob one\n/msg carol\ntwo", "/msg carol\n@bob two"),
+        ("@bob one\n/reply\n/me waves", "/reply\n@bob /me waves"),
+        ("@bob one\n/msg-x\ntwo", "/msg-x\n@bob two"),
         ("/join #tea\n/foo\nhi", "/foo\nhi"),
         ("one\n/foo\ntwo", "/foo\ntwo"),
         ("@bob one\n/topic x\nsecret", "@bob secret"),  # another conversation is in view then
@@ -487,6 +540,25 @@ def test_private_lines_that_wait_are_private_after_a_lost_connection(alice):
     alice.type("@bob one\n/topic x\nsecret")
     alice.lose()
     assert alice.chat.outcome.rest == "/topic x\n@bob secret"
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_lines_of_a_private_conversation_stay_private_in_another(alice, is_lost):
+    """They wait for the answer to a command, and the user goes to the room meanwhile."""
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.type("/whois carol\nsecret")
+    alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
+    alice.lose() if is_lost else alice.answer()
+    assert alice.chat.outcome.rest == "/whois carol\n" * is_lost + "@bob secret"
+
+
+def test_lines_that_wait_follow_their_recipient_to_a_new_name(alice):
+    """Another user may have the old name by then."""
+    alice.type("@bob one\n/topic x\nsecret")
+    alice.hear(":bob!b@h NICK rob", ":mallory!m@h NICK bob")
+    alice.sent.clear()
+    alice.answer()
+    assert alice.sent == ["PRIVMSG rob :secret"]
 
 
 @pytest.mark.parametrize(
@@ -2582,6 +2654,7 @@ def test_user_who_renames_to_a_name_that_was_given_up_is_pointed_out(alice):
         ("#lobby", "@ana /me waves", "ana", "@ana /me waves"),
         ("ana", "my secret", "ana", "my secret"),
         ("ana", "//list", "ana", "//list"),
+        ("ana", "@ana @bob is late", "ana", "@ana @bob is late"),  # not for bob
     ],
 )
 def test_failed_message_can_be_edited(alice, room, typed, target, given_back):

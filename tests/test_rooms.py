@@ -183,7 +183,7 @@ def test_topic_is_changed_in_a_sheet(alice, desktop, way):
     desktop.pump(lambda: "Tests on Monday" in alice.drawn(view.room))
     alice.window.questions.ask_topic()
     desktop.pump(lambda: alice.has_focus(alice.sheet.field.text))
-    assert alice.sheet.words == "Tests on Monday"
+    assert alice.sheet.words == "Tests on Monday" and rows(alice) == ["Set the topic"]
     alice.type("Tests on Tuesday", "<Escape>")
     assert alice.sheet is None and alice.has_focus(alice.box)
     alice.window.questions.ask_topic()
