@@ -938,7 +938,7 @@ class Conversation:
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
-        self.draft = ""
+        self.draft = self.topic_draft = ""
         self.has_left = False  # the user of a private conversation has, and is not here again
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -6933,6 +6933,7 @@ class ChatView:
         self._look, self._window = look, window
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
+        self._old_topic = ""  # what the field for the topic said before the user changed it
         self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
@@ -6994,7 +6995,11 @@ class ChatView:
         self.menu_button.grid(row=0, column=0, padx=(px(10), 0))
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
-        self.room.make_button(lambda canvas: self._on_room(), self._topic_tip)
+        self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
+        self.topic = Field(head, look, "ChatField", lambda: None)
+        self.topic.text.configure(pady=px(2))  # it leaves room for words above it
+        self.topic.text.bind("<<Return>>", lambda event: self._save_topic())
+        self.topic.text.bind("<FocusOut>", lambda event: self._leave_topic(), "+")
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
         actions.update({"search": lambda: self.search_bar.open(), "person": self.toggle_people})
         for icon, action in actions.items():
@@ -7035,6 +7040,7 @@ class ChatView:
             self.search_bar.open(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
+        self.close_topic(is_kept=True)
         self.transcript.conversation.draft = self.composer.get()
         self.search_bar.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
@@ -7168,13 +7174,49 @@ class ChatView:
         self.transcript.text.yview_scroll(pages, "pages")
         return "break"
 
-    def _on_room(self) -> None:
-        """Ask for the topic, or else open the menu."""
-        can_set = self._window.chat.can_set_topic(self._window.chat.current)
-        (self._window.questions.ask_topic if can_set else self._open_menu)()
+    def edit_topic(self) -> None:
+        """Lay a field over the topic, or else open the menu."""
+        room, field, px = self._window.chat.current, self.topic, self._look.px
+        if not self._window.chat.can_set_topic(room):
+            return self._open_menu()
+        if field.frame.winfo_manager():
+            return field.text.focus_set()
+        place = {"x": px(12), "rely": 1, "y": -px(3), "relwidth": 1, "width": -px(16)}
+        set_floating(field.frame, True, in_=self.room.canvas, anchor="sw", **place)
+        self.room.redraw()
+        field.frame.update_idletasks()  # only what is mapped takes the focus at once
+        field.set(room.topic)
+        self._old_topic = field.get()
+        field.set(room.topic_draft or room.topic)
+        return field.text.edit_reset()
+
+    def close_topic(self, is_kept: bool = False) -> bool:
+        """Remove the field for the topic; a change can be kept for the next time."""
+        if self.topic.frame.winfo_manager():
+            room, text = self.transcript.conversation, self.topic.get()
+            room.topic_draft = text if is_kept and text != self._old_topic else ""
+            if holds_focus(self.topic.frame):
+                self.focus_composer()
+            set_floating(self.topic.frame, False)
+            self.room.redraw()
+        return True
+
+    def _leave_topic(self) -> None:
+        """Close an unchanged field for the topic, unless the whole window has lost the focus."""
+        if self.topic.get() == self._old_topic and not holds_focus(self.topic.frame):
+            self.close_topic()
+
+    def _save_topic(self) -> str:
+        chat, room, text = self._window.chat, self.transcript.conversation, self.topic.get()
+        if text != self._old_topic:
+            topic = protocol.clean(text, protocol.MAX_TOPIC)
+            self._window.do(chat.send_command, "TOPIC", room.name, topic)
+        self.close_topic(is_kept=not chat.can_set_topic(room))
+        return "break"
 
     def _topic_tip(self) -> str:
-        can_click = self._window.chat.can_set_topic(self._window.chat.current)
+        chat, is_open = self._window.chat, bool(self.topic.frame.winfo_manager())
+        can_click = not is_open and chat.can_set_topic(chat.current)
         return "Click to change the topic" if can_click else ""
 
     def link_at(self, index: str) -> str:
@@ -7226,6 +7268,10 @@ class ChatView:
 
     def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
+        if self.topic.frame.winfo_manager():
+            hint = "Topic of %s. Enter saves, Esc cancels" % conversation.name
+            row.text(hint, "muted", "small", dy=-17)
+            return
         sign = "# " if conversation.kind == CHANNEL else ""
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
@@ -7451,7 +7497,7 @@ class Menus:
             invite = functools.partial(self._window.questions.invite, conversation)
             entries += [None, ("Invite someone…", invite)]
         if conversation is chat.current and chat.can_set_topic(conversation):
-            entries += [None, ("Change the topic…", self._window.questions.ask_topic)]
+            entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
             entries += [None, *self._rules(conversation), ("    Bans from this room…", bans)]
@@ -7744,19 +7790,6 @@ class Questions:
         text = "Those who join have to type it, unless an operator has invited them."
         text += " Clear the field to remove it." if key else ""
         self._ask_words("Password of " + room.name, text, row, "The password", key)
-
-    def ask_topic(self) -> None:
-        """Ask for the topic of the room in view; none clears it."""
-        room = self._window.chat.current
-
-        def row(words: str) -> Row:
-            return text_row(
-                ("TOPIC", room.name, words[: protocol.MAX_TOPIC]),
-                "Set the topic" if words else "Clear it",
-            )
-
-        text = "Everyone in the room sees it."
-        self._ask_words("Topic of " + room.name, text, row, "The topic", room.topic)
 
     def ask_name(self) -> None:
         """Ask for another name of the user."""
@@ -8665,6 +8698,7 @@ class Window:
             return None
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
+            (view.topic.frame, lambda: holds_focus(view.topic.frame) and view.close_topic()),
             (view.composer.frame, view.composer.cancel),
             (view.transcript.frame, lambda: view.transcript.choose(None)),
             (view.composer.frame, lambda: view.reply(None)),

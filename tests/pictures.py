@@ -526,7 +526,7 @@ STATES = (
         studio, "/join desing", "You made #desing. Nobody else is here yet.")),
     ("room-refused", SIZES, refused_room),
     ("invite", SIZES, invite),
-    ("topic", SIZES, lambda studio: conversation(studio).window.questions.ask_topic()),
+    ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),
     ("ban", SIZES, lambda studio: operator(studio, "bob: Ban from the chat…")),

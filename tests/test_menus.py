@@ -289,7 +289,7 @@ def test_tip_goes_when_the_user_goes_on(settled, desktop, monkeypatch, way):
         menu.unpost()
 
 
-@pytest.mark.parametrize("place", ["search", "sheet", "announcement", "banner", "people"])
+@pytest.mark.parametrize("place", ["topic", "search", "sheet", "announcement", "banner", "people"])
 def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypatch, place):
     """Also in what is made later, such as the button of an announcement."""
     monkeypatch.setattr(Tip, "DELAY", 20)
@@ -297,9 +297,11 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     window.chat.announcements.append("Announcement by bob: books away")
     window.chat.current.removal = "You were removed"
     window.show_bars()
-    actions = {"search": view.search_bar.open, "sheet": window.questions.go_to}
+    actions = {"topic": view.edit_topic, "search": view.search_bar.open}
+    actions["sheet"] = window.questions.go_to
     actions.get(place, lambda: None)()
     focus = {
+        "topic": lambda: view.topic.text,
         "search": lambda: view.search_bar.field.text,
         "sheet": lambda: settled.sheet.field.text,
         "announcement": lambda: view.announcement.buttons[0],
@@ -316,6 +318,15 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     desktop.pump(lambda: not settled.tip)
     settled.type("<F1>")
     desktop.pump(lambda: settled.sheet is not None and settled.sheet.list.rows[0].is_caption)
+
+
+def test_topic_that_is_edited_promises_no_click(settled, desktop, monkeypatch):
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    view = settled.chat_view
+    point_at(settled, view.room.canvas)
+    desktop.pump(lambda: settled.tip == "Click to change the topic")
+    view.edit_topic()
+    assert view._topic_tip() == ""
 
 
 @pytest.mark.parametrize("length", [40, 41])
