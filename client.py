@@ -146,6 +146,7 @@ ANSWER_TIME = 20.0  # for its PONG
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
+BACK_TIME = 3.0  # for which the banner says that the connection is back
 END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirmed
 
 # Memory, whatever a server sends
@@ -188,6 +189,7 @@ MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a seco
 MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
+CROWD = 5  # joins (or leaves) in a row that become a single entry
 GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
 PASTE_TIME = 2.0  # seconds from line to line of a paste
 REPLY_TIME = 1.0  # seconds from line to line of a server's answer
@@ -876,7 +878,7 @@ class Entry:
     """A line of a conversation. Own and private messages may be in two conversations."""
 
     __slots__ = (
-        "answer", "delivery", "id", "is_mention", "is_own", "is_presence", "line", "msgid",
+        "answer", "count", "delivery", "event", "id", "is_mention", "is_own", "line", "msgid",
         "reply_to",
     )  # fmt: skip
 
@@ -888,7 +890,8 @@ class Entry:
         self.is_mention = False
         self.answer = ""  # the command, if it is an answer by the server to this user alone
         self.delivery = SENT  # changed by the Outbox alone
-        self.is_presence = False  # another user has joined or left
+        self.event = ""  # "joined" or "left", which a crowd is made of
+        self.count = 1  # people, in the entry of a crowd
         self.reply_to = ""  # the msgid of what it replies to
 
     @property
@@ -977,7 +980,7 @@ class Conversation:
         """The entries that the user wants to see."""
         if not self.hides_joins:
             return self.entries
-        return [entry for entry in self.entries if not entry.is_presence]
+        return [entry for entry in self.entries if not entry.event]
 
     @property
     def news(self) -> int:
@@ -1344,7 +1347,7 @@ PRIVATE_RULE = "Earlier private messages are shown to registered names only."
 OPERATES = "You are an operator of %s now: you may set its rules, and remove or ban others."
 _NOT_CONNECTED = "You are not connected. Try again when you are."
 _BANS = ("BANS",)
-_PRESENCE = ("JOIN", "PART", "QUIT")  # of others, unless they were removed
+_PRESENCE = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # Entry.event
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
@@ -1389,7 +1392,7 @@ class Chat:
         self._has_focus = True
         self._numbers = itertools.count(1)  # of entries
         self._banner, self._attempt = "", 0
-        self._retry_at = 0.0
+        self._retry_at = self._back_at = 0.0
         self._has_host = True  # False from the end of the chat until it is joined again
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._latest = 0.0  # the latest time of a message, by the server's clock
@@ -1453,7 +1456,8 @@ class Chat:
     def banner(self, now: float) -> str:
         """Return the warning about the connection or the room, or ""; it changes with the time."""
         if self.state == CONNECTED:
-            return self.current.removal
+            is_back = now < self._back_at + BACK_TIME and not self.current.removal
+            return "Connected again." if is_back else self.current.removal
         if self.state != RECONNECTING:
             return self._banner
         seconds = math.ceil(self._retry_at - now)
@@ -1841,6 +1845,7 @@ class Chat:
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_reconnect:
+            self._back_at = self.now
             self.inform("Connected again.")
         self.change(STATUS)
 
@@ -1985,16 +1990,30 @@ class Chat:
     def add(self, entry: Entry, conversation: Conversation) -> None:
         """Put an entry at the end of a conversation."""
         self.outcome.changes += conversation.append(entry)
+        if entry.event and entry.count == 1:
+            self._fold(conversation)
         self.outcome.changes += conversation.trim()
+
+    def _fold(self, conversation: Conversation) -> None:
+        """Fold the joins (or leaves) at the end into a single entry, if they are a crowd."""
+        newest_first = itertools.groupby(reversed(conversation.entries), lambda e: (e.event, e.day))
+        (event, _), run = next((key, list(entries)) for key, entries in newest_first)
+        count = sum(entry.count for entry in run)
+        if count >= CROWD:
+            text = "%d people %s" % (count, event)
+            crowd = self.new_entry(run[-1].line._replace(text=text))
+            crowd.event, crowd.count = event, count
+            self.outcome.changes += conversation.remove(run)
+            self.add(crowd, conversation)
 
     def show(self, message: Message, *conversations: Conversation) -> None:
         """Show a message, once in each of these conversations."""
         line = self.describe(message)
         if line is not None:
             entry = self.new_entry(line, message.tag("msgid"))
-            is_others = message.command in _PRESENCE and not self.is_me(message.nickname)
             is_removed = message.text.startswith((protocol.KILLED, protocol.BANNED))
-            entry.is_presence = is_others and not is_removed
+            if not (is_removed or self.is_me(message.nickname)):
+                entry.event = _PRESENCE.get(message.command, "")
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
             is_answer = is_numeric or message.command in ("FAIL", "NOTE", "REGISTER")
             if is_answer and self.session.is_settled:  # unlike the topic
@@ -4128,7 +4147,7 @@ class Terminal:
         if entry.id in self._unsent:
             self._unsent.remove(entry.id)
             return True
-        return kind == ADDED and entry.id > self._newest_id
+        return kind == ADDED and entry.count == 1 and entry.id > self._newest_id
 
 
 def _to_line(entry: Entry, conversation: Conversation, chat: Chat) -> Line:
@@ -6026,7 +6045,7 @@ class Transcript:
                 self.text.tag_delete(tag)
 
     def _is_shown(self, entry: Optional[Entry]) -> bool:
-        return entry is None or not (self.conversation.hides_joins and entry.is_presence)
+        return entry is None or not (self.conversation.hides_joins and entry.event)
 
     def _fill(self) -> None:
         """Show the conversation as it is now, from the entry at the top or its last page."""
@@ -6415,6 +6434,7 @@ class ConnectView:
         self._first_poll = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self._refused = ""  # the short address of a server that is not trusted
+        self._name_before = ""  # the name that was not typed here
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -6519,6 +6539,7 @@ class ConnectView:
 
     def fill(self, name: str, server: str) -> None:
         """Set the name and the chosen server."""
+        self._name_before = name
         self._set(NAME, name)
         self._set(SERVER, server)
         network = self._window.settings.hosted or socket.gethostname()
@@ -6555,15 +6576,22 @@ class ConnectView:
         is_empty = shown == [SERVER] and not self._chosen and not self._finder.can_ask
         return self.is_hosting or bool(shown and not is_empty)
 
+    @property
+    def _is_named(self) -> bool:
+        """True if a name was typed here."""
+        return self.fields[NAME].get() != self._name_before
+
     def go_back(self) -> bool:
-        """Close the field or the form that is open; return False if there is none."""
-        is_open = self._is_open
+        """Close what is open, or else undo the name that was typed; False if there is neither."""
+        is_open, is_named = self._is_open, self._is_named
         if is_open and not self.is_hosting:
             self._set(PASSWORD, "")
             self._set(SERVER, self._chosen if self._chosen in self._addresses else "")
         if is_open:
             self.open_form(False)
-        return is_open
+        else:
+            self._set(NAME, self._name_before)
+        return is_open or is_named
 
     def join(self, server: str, question: str = "") -> None:
         """Connect to a server, or ask first."""
@@ -6723,7 +6751,8 @@ class ConnectView:
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
         words = "start" if self.is_hosting else "connect"
-        back = "go back" if self._is_open else "quit"
+        undo = "undo the name" if self._name_before else "clear the name"
+        back = "go back" if self._is_open else undo if self._is_named else "quit"
         self._keys.configure(text="Enter to %s   ·   Esc to %s" % (words, back))
 
     def _name(self, address: str) -> str:
@@ -8643,7 +8672,8 @@ class Window:
                 buttons.append(("Join again", view.join_again))
             elif chat.state == RECONNECTING and self._connection is not None:
                 buttons.append(("Try now", self._connection.retry))
-            view.banner.show(chat.banner(time.time()), "warn", buttons)
+            icon = "check" if chat.state == CONNECTED and not chat.current.removal else "warn"
+            view.banner.show(chat.banner(time.time()), icon, buttons)
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
         view.invitation.show(*self.hosting.invitation())

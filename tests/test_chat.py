@@ -1664,6 +1664,25 @@ def test_mark_of_what_is_new_moves_on_when_its_entry_goes(alice, monkeypatch):
     assert (room.mark, room.new_count) == (room.entries[0], 50)
 
 
+def test_crowd_that_comes_or_goes_is_one_entry(alice):
+    before = len(alice.seen())
+    for number in range(client.CROWD - 1):
+        alice.hear(":p%d!u@h JOIN #lobby" % number)
+    assert alice.seen()[before:] == ["[SERVER]: p%d joined the chat" % n for n in range(4)]
+    for number in range(client.CROWD - 1, 37):
+        alice.hear(":p%d!u@h JOIN #lobby" % number)
+    assert alice.seen()[before:] == ["[SERVER]: 37 people joined"]
+    alice.hear(":p0!u@h PRIVMSG #lobby :So many!")
+    for number in range(9):
+        alice.hear(":p%d!u@h QUIT :" % number)
+    assert alice.seen()[before:] == [
+        "[SERVER]: 37 people joined",
+        "[p0]: So many!",
+        "[SERVER]: 9 people left",
+    ]
+    assert replay(alice.changes, alice.chat.current) == alice.chat.current.entries
+
+
 def replay(changes, conversation):
     """Return the entries of a view that has applied the changes to a conversation in order."""
     entries = []
@@ -1825,7 +1844,8 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.chat.banner(NOW) == "Connection lost. Trying again in 4 s (attempt 3)."
     assert alice.chat.hint == "Message #lobby — sent when back online"
     assert alice.connect() == ["[SYSTEM]: Connected again."]
-    assert alice.chat.banner(NOW) == ""
+    assert alice.chat.banner(NOW + 1) == "Connected again."
+    assert alice.chat.banner(NOW + 4) == ""
     assert alice.chat.hint == "Message #lobby"
     assert alice.handle(Disconnected(CLOSED, "")) == []  # the user's own wish
 

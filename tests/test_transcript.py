@@ -51,7 +51,7 @@ class Model:
             name = self._random.choice(["bob", "bob", "bob", "carol"])
             text = self._random.choice(["text %d", "text %d", "    text %d"]) % self._count
             entry = Entry(self._count, Line(client.FROM_OTHERS, when, "[%s]:" % name, text, name))
-            entry.is_presence = self._random.choice([False, False, False, True])
+            entry.event = self._random.choice(["", "", "", "joined"])
             yield entry
 
     def change(self):
