@@ -254,6 +254,14 @@ def test_topic_that_is_left_stays_if_it_is_changed(alice, desktop, room, way, is
     assert topics_set_by(alice, room) == ([] if is_changed else ["Tests"])
 
 
+def test_topic_takes_the_focus_at_once(alice, desktop):
+    """Not later, from the part that has it by then."""
+    alice.chat_view.edit_topic()
+    alice.chat_view.focus_composer()
+    desktop.pump(lambda: alice.topic is None)
+    assert alice.has_focus(alice.box)
+
+
 def test_topic_is_not_left_for_its_menu_or_another_program(alice, desktop):
     edit_topic(alice, desktop)
     text = alice.chat_view.topic.text
