@@ -699,7 +699,8 @@ class Client:
         `names` are those of others, by skeleton.
         """
         own = self.folded, protocol.casefold(self.account.name)
-        alike = names.get(protocol.skeleton(nickname), ())
+        keys = letters_keys(nickname) | {protocol.skeleton(nickname)}
+        alike = {name for key in keys for name in names.get(key, ())}
         others = [name for name in alike if protocol.casefold(name) not in own]
         other = next((name for name in others if is_lookalike(name, nickname)), "")
         if other and not self.owns(nickname):
@@ -746,6 +747,14 @@ def is_lookalike(name: str, other: str) -> bool:
     folded, other_folded = protocol.casefold(name), protocol.casefold(other)
     is_honest = {name[:1], other[:1]} == {"I", "L"} and folded[1:] == other_folded[1:]  # Iida, Lida
     return folded != other_folded and not is_honest
+
+
+def letters_keys(name: str) -> Set[str]:
+    """Return keys of the letters of a name, some in common with the host's: i, l and 1 are one."""
+    texts = name, name.strip("0123456789-_|`^[]{}\\")
+    plain = (re.sub("[l1!]", "i", protocol.skeleton(text)) for text in texts)
+    keys = {"".join(c for c in text if unicodedata.category(c)[0] in "LM") for text in plain}
+    return {"=" + key for key in keys if key}
 
 
 def private_conversation(first: str, second: str) -> str:
@@ -1443,6 +1452,10 @@ class Directory:
             is_other, was_operator = account.id != client.account.id, client.is_operator
             client.account = account
             client.refresh()
+            for channel in client.channels if account.id else ():  # that were made as a guest
+                if channel.members[client] & CHANOP and not self._has_owner(channel):
+                    channel.operators |= {account.id}
+                    self._save(channel)
             if client.registered and is_other:
                 self._post_to_peers(client, "ACCOUNT", account.name or "*")
             if client.registered and client.is_operator != was_operator:
@@ -2258,7 +2271,7 @@ class Store:
         self._reader = _Reader(self._open) if folder else self._writer
         # Replaced as a whole, and read by any thread without a lock.
         self._accounts: Dict[str, Account] = {}  # by casefolded name
-        self.skeletons: Dict[str, Set[str]] = {}  # the names of accounts by skeleton
+        self.skeletons: Dict[str, Set[str]] = {}  # of accounts; the host's by its letters, too
         self._sanctions: Tuple[Sanction, ...] = ()
         self._is_closed = False
         # Few threads hash, not each client's: the memory of a hash stays with its thread.
@@ -2689,6 +2702,8 @@ class Store:
         skeletons: Dict[str, Set[str]] = collections.defaultdict(set)
         for account in self._accounts.values():
             skeletons[protocol.skeleton(account.name)].add(account.name)
+            for key in letters_keys(account.name) if account.is_host else ():
+                skeletons[key].add(account.name)
         self.skeletons = dict(skeletons)
         rows = reader.execute("SELECT * FROM sanctions ORDER BY at, kind")
         self._sanctions = tuple(Sanction(*row) for row in rows)
@@ -3749,7 +3764,8 @@ def _check_not_reserved(session: Session, nickname: str) -> None:
     """Refuse, by ReplyError, the nickname of another account, or a lookalike of it."""
     client, store = session.client, session.server.store
     account = store.account(nickname)
-    client.check_lookalike(nickname, store.skeletons)
+    if account is None:
+        client.check_lookalike(nickname, store.skeletons)
     if account is None or account.id == client.account.id:
         return
     if account.is_host:

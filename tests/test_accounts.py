@@ -147,8 +147,54 @@ def test_lookalikes_of_the_host_s_name_are_refused(kept, host, name, alike, is_h
     assert " 433 pupil %s %s :%s looks like %s," % (alike, name, alike, name) in line
 
 
+@pytest.mark.parametrize(
+    ("name", "refused", "free"),
+    [
+        ("tina", "tina_ _tina_ ti-na tina2 Tina1 t1na TlNA t|na tina| |t1na1 tina1_",
+         "tin tins martina katina tina-k tína"),
+        ("emil", "emi1 emi1_ EMLL emli", "emi em1 emi-lia"),
+        ("tina3", "tina4 t1na", "tin3"),
+        ("मीना", "मीना2", "मोना"),  # the vowels differ
+        ("_1", "", "_2"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_here", [True, False])
+def test_names_with_the_letters_of_the_host_s_are_refused(kept, host, name, refused, free, is_here):
+    pupil = guest(kept, "pupil")
+    host.send("NICK guest", "NICK " + name)
+    pupil.expect(" NICK " + name)
+    if not is_here:
+        host.finish()
+        pupil.expect("QUIT :Connection closed")
+    for alike in refused.split():
+        pupil.send("NICK " + alike)
+        line = pupil.expect("Choose another.")
+        assert " 433 pupil %s %s :%s looks like %s," % (alike, name, alike, name) in line
+    for other in free.split():
+        pupil.send("NICK " + other)
+        pupil.expect(" NICK " + other)
+
+
+def test_letters_of_other_names_are_free(kept):
+    """Those of the users who are here, and of the accounts that are not the host's."""
+    pupil = guest(kept, "pupil")
+    for name in ("pupil2", "alice_", "root1"):
+        pupil.send("NICK " + name)
+        pupil.expect(" NICK " + name)
+
+
+def test_owner_of_a_name_with_the_letters_of_the_host_s_is_asked_to_log_in(kept, folder, host):
+    chore(folder, lambda store: store.add_account("tina2", PASSWORD))
+    kept.wait_until_noticed()
+    pupil = guest(kept, "pupil")
+    pupil.send("NICK tina2")
+    assert "FAIL NICK NICKNAME_RESERVED tina2 :" in pupil.expect("choose another.")
+    log_in(pupil, "tina2").send("NICK tina2")
+    pupil.expect(" NICK tina2")
+
+
 def test_first_window_of_the_host_keeps_the_name_while_it_is_connected(kept, host):
-    second = log_in(guest(kept, "tina2"), protocol.HOST_ACCOUNT)
+    second = log_in(guest(kept, "guest"), protocol.HOST_ACCOUNT)
     second.send("NICK tina3")
     second.expect(" NICK tina3")
     pupil = guest(kept, "pupil")
@@ -253,6 +299,33 @@ def test_login_of_the_host_is_one_labeled_answer(kept, host):
     words = [line.split()[:3] for line in answer[1:]]
     assert [word[0] for word in words] == ["@batch=b1"] * len(words)
     assert sorted(word[2] for word in words) == ["381", "900", "MODE", "MODE"]
+
+
+@pytest.mark.parametrize(
+    "command", ["REGISTER * * :" + PASSWORD, "OPER root :" + PASSWORD], ids=["new", "known"]
+)
+def test_account_takes_over_the_rooms_that_its_user_made_as_a_guest(kept, command):
+    """They stay when the user leaves; the lobby and the rooms of others are not the user's."""
+    zoe, bob = log_in(guest(kept, "zed"), "zoe"), guest(kept, "bob")
+    zoe.send("JOIN #zoes")
+    zoe.heard()
+    bob.send("JOIN #zoes,#bobs", "TOPIC #bobs :Tea at four", "MODE #bobs +m")
+    bob.heard()
+    zoe.send("MODE #zoes +o bob", "JOIN #bobs")
+    zoe.heard()
+    bob.send(command)
+    bob.heard()
+    account = kept.client("bob").account.id
+    rooms = kept.client("bob").channels
+    assert [room.name for room in rooms if account in room.operators] == ["#bobs"]
+    for talker in (bob, zoe):
+        talker.send("PART #bobs")
+        talker.heard()
+    zoe.send("JOIN #bobs")
+    heard = "\n".join(zoe.heard())
+    assert "Tea at four" in heard and "@zed" not in heard
+    bob.send("JOIN #bobs")
+    assert any("@bob" in line for line in bob.heard())
 
 
 # Chores while the server runs
