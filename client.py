@@ -143,7 +143,7 @@ CAP_TIME = 2.0  # for the answer to CAP LS, which some servers do not know
 CONNECT_TIME = 5.0  # for each address of the server, and for each answer during registration
 PING_AFTER = 60.0  # of silence before a PING
 ANSWER_TIME = 20.0  # for its PONG
-RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before each attempt to reconnect
+RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each attempt to reconnect
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
 BACK_TIME = 3.0  # for which the banner says that the connection is back
@@ -4244,6 +4244,7 @@ ICONS = {
     "announce": "l 4 9.5 4 14.5 8 14.5 17 20 17 4 8 9.5 4 9.5 l 20.5 10 20.5 14",
     "lock": "r 5 10.5 19 21 2.5 l 8 11 8 7 9.2 4.5 12 3.3 14.8 4.5 16 7 16 11",
     "unlock": "r 2.5 10.5 16.5 21 2.5 l 13.5 11 13.5 7 14.7 4.5 17.5 3.3 20.3 4.5 21.5 7 21.5 9.5",
+    "pencil": "l 4 20 5 15.5 16 4.5 19.5 8 8.5 19 4 20 l 13.5 7 17 10.5",
     "warn": "l 12 3.5 22 20.5 2 20.5 12 3.5 l 12 10 12 14 d 12 17.3 .5",
 }
 # Presence and the state of a connection, by colour: a disc, a crescent, a ring.
@@ -5242,7 +5243,7 @@ class TextBox:
     ) -> None:
         self._look, self._changed, px = look, changed, look.px
         self.frame = ttk.Frame(parent, style=style + ".TFrame", padding=(px(6), px(pad)))
-        self.frame.columnconfigure(1, weight=1)
+        self.frame.columnconfigure(1, weight=1000)
         self.text = tk.Text(self.frame, height=1, width=1, wrap="word", undo=True)
         self.text.configure(bd=0, highlightthickness=0, pady=px(pad))
         self.text.grid(row=0, column=1, sticky="nsew")
@@ -5416,7 +5417,8 @@ class Composer(TextBox):
         self.notice = ttk.Label(self.frame, compound="left", padding=(look.px(10), look.px(3)))
         self.notice.grid(row=0, column=1, sticky="ew")
         self.answer = ttk.Button(self.frame, style="Answer.TButton")
-        self.answer.grid(row=0, column=2, sticky="e", pady=(0, look.px(4)))
+        self.answer.grid(row=0, column=2, columnspan=2, sticky="e", pady=look.px(2))
+        self.frame.columnconfigure(2, weight=1)  # else the column of the send button would grow
         wrap_text(self.notice, look.px(40))
         look.follow(self.notice, self.show_notice)
         self.text.configure(padx=look.px(10))
@@ -6861,6 +6863,7 @@ class Sidebar:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
         unread = conversation.news
         is_bright = conversation is chat.current or unread
+        tip = "Your message here is unfinished" if conversation.draft.strip() else ""
 
         def paint(row: Drawing) -> None:
             color = "text" if is_bright else "muted"
@@ -6872,11 +6875,13 @@ class Sidebar:
             if unread:
                 badge = "mention_badge" if conversation.mentions else "badge"
                 row.badge(str(unread) if unread < 100 else "99+", badge)
+            if tip:
+                row.icon("pencil", size=14)
             if conversation.is_outside:
                 row.note("not joined")
             row.text(conversation.title, color, "ui_bold" if unread else "ui")
 
-        return Row(conversation, conversation.title, paint)
+        return Row(conversation, conversation.title, paint, tip=tip)
 
     def _draw_server(self, row: Drawing) -> None:
         chat = self._window.chat
@@ -7075,6 +7080,7 @@ class ChatView:
         self.transcript.empty.configure(text=self._window.chat.empty_text)
         self.transcript.open(conversation)
         self.composer.set(conversation.draft)
+        conversation.draft = ""  # it is in the box
 
     def drafts(self) -> List[str]:
         """Return the names of the conversations with an unfinished message."""
@@ -7449,6 +7455,7 @@ def copy_text(root: "tk.Tk", text: str) -> None:
 
 # Where a menu opens: at it, or at the row in use
 Spot = Union["TkEvent", "tk.Misc", RowList, Transcript]
+MARK = "✓ "  # before the words of an entry that is chosen
 
 
 class Menus:
@@ -7519,9 +7526,8 @@ class Menus:
             is_off = conversation.level == NONE
             levels = [(MENTIONS if is_off else conversation.level, "Notify me")]
         for level, words in (*levels, (NONE, "Never notify me")):
-            mark = "✓ " if conversation.level == level else "    "
             action = functools.partial(do, chat.set_level, conversation, level)
-            entries.append((mark + words, action))
+            entries.append((MARK * (conversation.level == level) + words, action))
         if conversation in chat.invitable(""):
             invite = functools.partial(self._window.questions.invite, conversation)
             entries += [None, ("Invite someone…", invite)]
@@ -7529,11 +7535,10 @@ class Menus:
             entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
-            entries += [None, *self._rules(conversation), ("    Bans from this room…", bans)]
+            entries += [None, *self._rules(conversation), ("Bans from this room…", bans)]
         if conversation.kind == CHANNEL:
-            mark = "✓ " if conversation.hides_joins else "    "
             action = functools.partial(do, chat.toggle_joins, conversation)
-            entries += [None, (mark + "Hide joins and leaves", action)]
+            entries += [None, (MARK * conversation.hides_joins + "Hide joins and leaves", action)]
         if conversation.kind != CONSOLE:
             verb = "Leave " if conversation.kind == CHANNEL else "Close "
             words = "Remove from the list" if conversation.is_outside else verb + conversation.name
@@ -7545,21 +7550,21 @@ class Menus:
         do, chat, entries = self._window.do, self._window.chat, []  # type: Any, Chat, List[Any]
         rules = {"t": "Only operators set the topic", "i": "Only invited people may join"}
         for mode, words in rules.items():
-            mark, sign = ("✓ ", "-") if mode in room.flags else ("    ", "+")
+            mark, sign = (MARK, "-") if mode in room.flags else ("", "+")
             change = functools.partial(do, chat.send_command, "MODE", room.name, sign + mode)
             entries.append((mark + words, change))
-        mark = "✓ " if room.channel_key else "    "
         ask = functools.partial(self._window.questions.ask_room_password, room)
-        return [*entries, (mark + "Password…", ask)]
+        return [*entries, (MARK * bool(room.channel_key) + "Password…", ask)]
 
     def open_conversations(self) -> None:
         """Open the menu of conversations, where there is no room for the sidebar."""
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
-            unread = "   (%d)" % conversation.news if conversation.news else ""
+            notes = "   (%d)" % conversation.news if conversation.news else ""
+            notes += "   (unfinished)" if conversation.draft.strip() else ""
             action = functools.partial(view.select, conversation)
-            mark = "✓ " if conversation is self._window.chat.current else "    "
-            entries.append((mark + conversation.name + unread, action))
+            mark = MARK * (conversation is self._window.chat.current)
+            entries.append((mark + conversation.name + notes, action))
         entries += [None, ("Go to…", self._window.questions.go_to, "Ctrl+K")]
         entries.append(("Menu…", self.open_main, "F10"))
         self._open(entries, view.menu_button)
@@ -7674,12 +7679,15 @@ class Menus:
     def _open(self, entries: Sequence[Any], spot: "Spot") -> None:
         """Open a menu of (words, action) or (words, action, key), None between two groups.
 
+        If some words begin with MARK, the others begin below the words after it.
         X11 has grooves for lines, which glare on a dark menu, and no room above the first entry:
         there, thin empty entries are around the groups. What is left of the menu is its border.
         """
         look, menu, color = self._window.look, self.menu, self._window.look.color
         has_gaps = look.system == "x11"
         gap = (look.font["ui"].actual("family"), -look.px(6))
+        measure, has_marks = look.font["ui"].measure, MARK in "".join(e[0] for e in entries if e)
+        margin = " " * (round(measure(MARK) / measure(" ")) * has_marks)
         menu.delete(0, "end")
         menu.configure(
             bg=color["outline" if has_gaps else "field"], fg=color["text"], font=look.font["ui"]
@@ -7688,9 +7696,9 @@ class Menus:
         menu.configure(activebackground=color["accent"], activeforeground=color["on_accent"])
         for entry in [None, *entries, None] if has_gaps else entries:
             if entry is not None:
-                label, action = look.text("  %s  " % entry[0]), entry[1]
+                words, action = "  %s  " % (margin * (MARK not in entry[0]) + entry[0]), entry[1]
                 key = "".join(key_name(key, look.system) + "  " * has_gaps for key in entry[2:])
-                menu.add_command(label=label, command=action or "", accelerator=key)
+                menu.add_command(label=look.text(words), command=action or "", accelerator=key)
                 if action is None:
                     menu.entryconfigure("end", state="disabled")
             elif has_gaps:
@@ -7902,7 +7910,9 @@ class Questions:
         unsent, names = self._window.chat.unsent, self._window.chat_view.drafts()
         counted = protocol.counted(unsent, "message has", "messages have")
         words = [counted + " not been sent yet, and would be lost."] if unsent else []
-        words += ["You have an unfinished message to %s." % ", ".join(names)] if names else []
+        listed = ", ".join([*names[:-2], " and ".join(names[-2:])])
+        what = "unfinished messages" if len(names) > 1 else "an unfinished message"
+        words += ["You have %s to %s." % (what, listed)] if names else []
         return " ".join(words)
 
     def ask_close(self, close: Action, question: str = CLOSE) -> None:
@@ -8158,6 +8168,7 @@ class Hosting:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.host: Optional[Host] = None  # started from this window
+        self.again: List[Tuple[str, Action]] = []  # a button, once the host in view has ended
         self._command: Optional[Host] = None  # of server.py, under way
         self._status: Optional[Host] = None  # the command that said how others join
         self._has_login = False  # the connection has that of the host
@@ -8273,7 +8284,7 @@ class Hosting:
     def forget(self) -> None:
         """Forget, with the connection, how others join its server, and what is under way."""
         self._status = self._command = None
-        self._has_login = False
+        self._has_login, self.again = False, []
 
     def poll(self) -> None:
         """Join the server that was started once it runs, or show its end; go on with commands."""
@@ -8286,6 +8297,8 @@ class Hosting:
         was_running, has_ended = bool(host.port), host.poll()
         if has_ended:
             self.host = self._status = None
+            if host.port and host.server == short_address(self._window.chat.address):
+                self.again = [("Host it again", functools.partial(self._window.leave, True))]
         if has_ended and not host.port:
             own = [address for address, server in view.found.items() if server.is_own]
             if own:
@@ -8671,7 +8684,7 @@ class Window:
             if chat.state == CONNECTED and chat.current.removal and not chat.current.is_banned:
                 buttons.append(("Join again", view.join_again))
             elif chat.state == RECONNECTING and self._connection is not None:
-                buttons.append(("Try now", self._connection.retry))
+                buttons += [("Try now", self._connection.retry), *self.hosting.again]
             icon = "check" if chat.state == CONNECTED and not chat.current.removal else "warn"
             view.banner.show(chat.banner(time.time()), icon, buttons)
         close = ("Close", chat.close_announcement)

@@ -459,6 +459,42 @@ def test_chat_on_this_computer_is_ended_by_the_server_s_own_command(desktop, hub
     wait_until(lambda: fake.arguments[1:] == ["--stop"])
 
 
+@pytest.mark.parametrize("draft", ["", "half of a"])
+def test_chat_whose_server_has_crashed_is_hosted_again_from_its_window(desktop, hosts, draft):
+    """In the form, filled in, after a question about what would be lost."""
+    alice = host(desktop)
+    alice.sees("[SERVER]: You are an operator now.")
+    alice.write(draft)
+    hosts[0].process.kill()
+    buttons = alice.chat_view.banner.buttons
+    desktop.pump(lambda: "Host it again" in [button.cget("text") for button in buttons])
+    answer(desktop, alice, "Host it again")
+    if draft:
+        assert alice.banner.startswith("Leave this server? You have an unfinished message")
+        answer(desktop, alice, "Leave")
+    desktop.pump(lambda: alice.connect_view.button.cget("text") == "Host Class 4B")
+    alice.press("Return", alice.connect_view.fields[NETWORK])
+    desktop.pump(lambda: alice.title == "Connected: alice @ Class 4B — Hubbub")
+    desktop.pump(lambda: alice.window.chat.session.is_operator and not alice.banner)
+    assert alice.window.chat.address == hosts[-1].server and not has_ended(hosts[-1])
+
+
+def test_other_servers_are_not_hosted_again(desktop, hub, fake):
+    fake.runs_at(hub)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice))
+    alice.open_menu("Other server…")
+    answer(desktop, alice, "Keep the chat running")
+    with contextlib.closing(Room()) as room:
+        alice.connect(name="alice", server="127.0.0.1:%d" % room.server.port)
+        alice.sees("[SERVER]: alice joined the chat")
+        ended = alice.window.hosting.host
+        ended.process.kill()
+        ended.thread.join(TIMEOUT)
+    desktop.pump(lambda: alice.window.hosting.host is None and alice.banner)
+    desktop.pump(lambda: [b.cget("text") for b in alice.chat_view.banner.buttons] == ["Try now"])
+
+
 @pytest.mark.parametrize("steps", [("/quit see you", "<Return>"), ("<ctrl+q>",), ("<F10>",)])
 def test_all_ways_to_quit_ask_what_becomes_of_the_chat(desktop, hub, fake, steps):
     fake.runs_at(hub)

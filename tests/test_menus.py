@@ -160,6 +160,27 @@ def test_conversation_in_view_has_its_menu_in_the_header(settled):
     assert "✓ Notify me of mentions" in entries and entries[-1] == "Leave #lobby"
 
 
+def test_entries_begin_alike_in_a_menu_with_marks(settled, desktop):
+    """Whether they have a mark, have none, or never have any; else there is no such margin."""
+    menu = settled.window.menus.menu
+
+    def margins():
+        labels = [
+            menu.entrycget(i, "label")
+            for i in range(menu.index("end") + 1)
+            if menu.type(i) == "command"
+        ]
+        return {label[: -len(label.lstrip(" ✓"))] for label in labels if label.strip()}
+
+    settled.chat_view.buttons["more"].invoke()
+    both = margins()
+    assert settled.menu[-1] == "Leave #lobby"
+    assert sorted(margin.strip() for margin in both) == ["", "✓"]
+    settled.window.menus.open_person("bob", settled.box)
+    assert margins() == {"  "} and "  " not in both
+    assert "Mention" in settled.menu
+
+
 def test_menu_of_a_private_conversation_does_not_speak_of_mentions(settled):
     settled.chat_view.open("bob")
     chosen = [["✓ Notify me", "Never notify me"], ["Notify me", "✓ Never notify me"]]

@@ -297,6 +297,25 @@ def test_draft_for_all_becomes_private_where_it_is_offered(alice, desktop, hub, 
     assert "+draft/reply=7" in hub.expect("PRIVMSG bob :see you soon")
 
 
+def test_offer_is_level_with_the_notice_and_ends_where_the_box_does(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    alice.type("see you")
+    box = alice.chat_view.composer
+    desktop.pump(lambda: box.answer.winfo_viewable() and box.notice.winfo_viewable())
+    desktop.update()
+    right, middle = edges(box.answer)
+    assert right == edges(box.button)[0] and abs(middle - edges(box.notice)[1]) <= 0.5
+    assert box.button.winfo_width() == box.button.winfo_reqwidth()
+    assert edges(box.text)[0] == box.button.winfo_x()
+
+
+def edges(widget):
+    """Return the right edge of a widget, and its middle from above."""
+    right = widget.winfo_x() + widget.winfo_width()
+    return right, widget.winfo_y() + widget.winfo_height() / 2
+
+
 def test_offer_that_ends_leaves_the_focus_in_the_box(alice, desktop, hub):
     hub.send(":bob!b@h PRIVMSG alice :psst")
     alice.sees("[bob -> you]: psst  (only you two)")

@@ -318,6 +318,48 @@ def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hu
     desktop.pump(lambda: alice.banner == "Close Hubbub? " + words.strip())
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["bob"], "an unfinished message to bob"),
+        (["#lobby", "bob"], "unfinished messages to #lobby and bob"),
+        (["#lobby", "bob", "carol"], "unfinished messages to #lobby, bob and carol"),
+    ],
+)
+def test_question_names_the_drafts_as_a_list(alice, desktop, names, words):
+    for name in names:
+        alice.chat_view.open(name)
+        alice.write("half of a")
+    alice.close()
+    desktop.pump(lambda: alice.banner == "Close Hubbub? You have %s." % words)
+
+
+def test_draft_out_of_view_has_a_pencil(alice, desktop):
+    """In the sidebar; the menu in its place says it in a word."""
+
+    def marked():
+        rows = [row for row in alice.chat_view.sidebar.list.rows if not row.is_caption]
+        marked = [row.text for row in rows if "pencil" in RecordingDrawing(row).icons]
+        assert marked == [row.text for row in rows if row.tip]
+        return marked
+
+    alice.chat_view.open("carol")
+    alice.chat_view.open("bob")
+    alice.write("half of a")
+    assert marked() == []
+    alice.chat_view.open("carol")
+    alice.write(" ")  # is no draft
+    alice.chat_view.open("#lobby")
+    assert marked() == ["bob"]
+    alice.window.menus.open_conversations()
+    assert alice.menu[:3] == ["✓ #lobby", "carol", "bob   (unfinished)"]
+    alice.chat_view.open("bob")
+    assert marked() == []
+    alice.chat_view.composer.set("")
+    alice.chat_view.open("#lobby")
+    assert marked() == []
+
+
 def test_question_about_a_draft_ends_with_the_draft(alice, desktop):
     alice.write("half of a")
     alice.close()

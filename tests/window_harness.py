@@ -172,12 +172,12 @@ class Desktop:
 
 
 class RecordingDrawing:
-    """A stand-in for client.Drawing that records a row's texts with their colors, and its dots."""
+    """A stand-in for client.Drawing that records a row's texts with colors, its dots and icons."""
 
     left = right = 0
 
     def __init__(self, row):
-        self.texts, self.dots = [], []
+        self.texts, self.dots, self.icons = [], [], []
         row.paint(self)
 
     def text(self, text, color="text", font="ui", dy=0):
@@ -189,6 +189,9 @@ class RecordingDrawing:
 
     def avatar(self, name, size, dot=""):
         self.dots.append(dot)
+
+    def icon(self, name, *args, **more):
+        self.icons.append(name)
 
     def __getattr__(self, name):
         return lambda *args, **more: 0
