@@ -476,7 +476,7 @@ def test_chat_whose_server_has_crashed_is_hosted_again_from_its_window(desktop, 
     alice.press("Return", alice.connect_view.fields[NETWORK])
     desktop.pump(lambda: alice.title == "Connected: alice @ Class 4B — Hubbub")
     desktop.pump(lambda: alice.window.chat.session.is_operator and not alice.banner)
-    assert alice.window.chat.address == hosts[-1].server and not has_ended(hosts[-1])
+    assert alice.window.chat.address == alice.window.hosting.host.server
 
 
 def test_other_servers_are_not_hosted_again(desktop, hub, fake):
