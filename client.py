@@ -1252,10 +1252,10 @@ class Outbox:
                 self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def hold(self) -> None:
-        """Leave it to the user if anything is sent again: the server has turned the user away."""
+        """Leave it to the user if anything is sent: to a server that refuses, or is another."""
         for item in self.items:
             if item.entry.delivery not in FAILED:
-                self.set_delivery(item, UNKNOWN)
+                self.set_delivery(item, REFUSED if item.entry.delivery == QUEUED else UNKNOWN)
 
     def failed(self, entry: Entry) -> Optional[Outgoing]:
         """Return the failed message of an entry."""
@@ -1868,7 +1868,7 @@ class Chat:
         was_connected = self.state in (CONNECTED, RECONNECTING)
         if self.state == CONNECTED:
             self._lose()
-        if event.fault == REJECTED:
+        if event.fault in (REJECTED, TRUST):
             self.outbox.hold()
         self.state, self._banner = DISCONNECTED, event.reason if was_connected else ""
         if self._banner:
@@ -2974,8 +2974,12 @@ def _on_isupport(chat: Chat, message: Message) -> None:
             chat.session.tokens[name] = protocol.unescape_token(value)
     network = protocol.clean(chat.session.tokens.get("NETWORK", ""), protocol.MAX_NETWORK)
     if network and network != chat.console.name:
+        is_known = chat.console.name != chat.address
         chat.console.rename(network)
         chat.change(STATUS)
+        if is_known and chat.session.is_reconnect and not chat.session.is_settled:
+            chat.outbox.hold()  # it was meant for other people
+            chat.inform("This chat is called %s now." % network)
 
 
 def _on_pong(chat: Chat, message: Message) -> None:

@@ -1822,17 +1822,47 @@ def test_server_that_is_full_is_not_called_a_lost_connection(alice):
     assert alice.chat.banner(NOW) == words
 
 
-def test_nothing_goes_by_itself_after_the_user_was_turned_away(alice):
-    """The user may be let in again, an hour later."""
+@pytest.mark.parametrize("fault", [client.REJECTED, client.TRUST])
+def test_nothing_goes_by_itself_after_the_user_was_turned_away(alice, fault):
+    """The user may be let in again, an hour later, or trust another server at the address."""
     alice.type("in flight")
     alice.lose()
     alice.type("written here")
     reason = "You are banned, by root: noise."
-    assert alice.handle(Disconnected(client.REJECTED, reason)) == ["[SYSTEM]: " + reason]
+    assert alice.handle(Disconnected(fault, reason)) == ["[SYSTEM]: " + reason]
     states = [item.entry.delivery for item in alice.chat.outbox.items]
-    assert states == [client.UNKNOWN] * 2 and alice.chat.unsent == 0
+    assert states == [client.UNKNOWN, client.REFUSED] and alice.chat.unsent == 0
     alice.join()
     assert str(alice.sent).count("PRIVMSG") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "is_another"), [("Parents\\x20evening", True), ("Office", False), ("", False)]
+)
+def test_nothing_goes_by_itself_to_another_chat_at_the_address(alice, name, is_another):
+    alice.lose()
+    alice.type("for the class")
+    alice.connect()
+    shown = alice.hear(*[":hub 005 alice NETWORK=%s :are supported" % name] * bool(name))
+    words = "[SYSTEM]: This chat is called Parents evening now."
+    assert shown == [words] * is_another
+    alice.hear(WELCOME[0], *WELCOME[2:])
+    assert ("for the class" in str(alice.sent)) != is_another
+    assert alice.chat.unsent == (not is_another)
+
+
+def test_name_that_is_learned_late_holds_nothing(alice):
+    """By a reconnect to a server whose name was not known, or once all is settled."""
+    alice.type("in flight")
+    alice.hear(":hub 005 alice NETWORK=Other :are supported")
+    assert alice.chat.unsent == 1
+    bob = User()
+    bob.connect()
+    bob.hear(*WELCOME[2:])
+    bob.lose()
+    bob.type("later")
+    bob.join()
+    assert "later" in str(bob.sent)
 
 
 def test_banner_counts_down_and_says_when_it_is_over(alice):
