@@ -2900,7 +2900,8 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.show(message, channel)
     own = channel.members.get(protocol.casefold(chat.nickname))
     was_operated, channel.is_operated = channel.is_operated, chat.session.is_chanop(own)
-    if channel.is_operated and not was_operated and not chat.is_me(message.nickname):
+    is_news = channel.is_operated and not was_operated and not chat.session.is_operator
+    if is_news and not chat.is_me(message.nickname):
         chat.inform(OPERATES % channel.name, channel)
 
 
@@ -6133,11 +6134,11 @@ class Transcript:
             parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
-        note = entry.note
-        if not note and self.conversation.kind != PRIVATE:
+        note, is_private = entry.note, entry.line.kind == PRIVATE
+        if not note:
             is_row = entry.follows(above) and entry.answer.isdigit() and entry.answer < "400"
             note = "only you" if entry.answer and not is_row else ""
-            note = "only you two" if entry.line.kind == PRIVATE else note
+            note = "only you two" if is_private and self.conversation.kind != PRIVATE else note
         return parts + render(entry, (*styles, tag), self.nickname, note, self._look)
 
     def _above(self, index: int) -> Optional[Entry]:

@@ -2126,6 +2126,8 @@ class Sanction(NamedTuple):
     def describe(self, now: float, by: str = "") -> str:
         """Return what it does to its target, as "banned for 9 more minutes, by alice: noise"."""
         done = self.describe_left(now)
+        if format_left(self.until - now) == format_left(self.until - self.at):
+            done = done.replace(" more ", " ", 1)  # it is new
         return "%s%s%s" % (done, by and ", by " + by, self.reason and ": " + self.reason)
 
     def describe_left(self, now: float) -> str:
@@ -2133,9 +2135,7 @@ class Sanction(NamedTuple):
         done = {"ban": "banned", "mute": "muted"}[self.kind]
         if not self.until:
             return done
-        left = format_left(self.until - now)
-        is_new = left == format_left(self.until - self.at)
-        return "%s for %s" % (done, left if is_new else left.replace(" ", " more ", 1))
+        return "%s for %s" % (done, format_left(self.until - now).replace(" ", " more ", 1))
 
 
 class _Handle:

@@ -2903,6 +2903,11 @@ def test_operator_is_not_told_again_after_a_reconnect(alice):
     assert OPERATES % "#tea" not in alice.hear(*rejoined, ":hub 324 alice #tea +nt")
 
 
+def test_operator_of_the_server_is_not_told_what_a_room_s_may(alice):
+    alice.hear(":hub MODE alice +o")
+    assert OPERATES % "#tea" not in enter(alice, "@")
+
+
 @pytest.mark.parametrize(
     ("age", "others", "is_made"),
     [(0, "", True), (-1, "", True), (3600, "", False), (0, " bob", False)],
