@@ -7589,9 +7589,11 @@ class Menus:
         """Open the menu at the network's name: the server, and the program."""
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
-        hosting = ("Host a chat…", lambda: window.leave(True))
+        hosting = [("Host a chat…", lambda: window.leave(True))]
         if window.hosting.is_own:
-            hosting = ("End the chat on this computer…", questions.ask_end)
+            hosting = [("End the chat on this computer…", questions.ask_end)]
+        elif is_local(window.chat.address):  # the port is in use
+            hosting = []
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7606,7 +7608,7 @@ class Menus:
             None,
             ("Who can join, and how", window.hosting.invite),
             ("This server, and its encryption", questions.show_server, "F2"),
-            hosting,
+            *hosting,
             *self._operator_entries(),
             None,
             ("Help, keys, about Hubbub", questions.help, "F1"),
@@ -7910,10 +7912,10 @@ class Questions:
         words += ["You have an unfinished message to %s." % ", ".join(names)] if names else []
         return " ".join(words)
 
-    def ask_close(self, close: Action, question: str = CLOSE) -> None:
-        """Ask before messages are lost."""
-        chat, words = self._window.chat, "%s %s" % (question, self.losses())
-        is_relevant = lambda: chat.state != DISCONNECTED and bool(self.losses())  # noqa: E731
+    def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
+        """Ask before messages are lost, or always."""
+        chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
+        is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
 
     def is_asking(self) -> bool:
@@ -8299,18 +8301,23 @@ class Hosting:
                 view.show_error("", host.last_line)
         elif host.port and not was_running:
             self._window.settings.hosted = view.fields[NETWORK].get().strip()
+            self._window.settings.trust(host.server)  # another may have been there before
             view.join(host.server)
 
     def invite(self) -> None:
-        """Show how others join."""
-        host, window = self._status, self._window
-        if host is not None:
-            host.is_dismissed = host.is_copied = False
+        """Show how others join; the own server is asked each time, as its network may change."""
+        window = self._window
+        inform = functools.partial(window.do, window.chat.inform)
+
+        def show() -> None:
             window.show_bars()
             window.chat_view.invitation.buttons[0].focus_set()
-        else:
+
+        if not self.is_own:
             address = "" if is_local(window.chat.address) else window.chat.address
-            window.do(window.chat.inform, how_to_join(address, window.chat.console.name))
+            inform(how_to_join(address, window.chat.console.name))
+        elif self._command is None:  # else it says that, too
+            self._status = self._run(show, inform, "--status")
 
     def invitation(self) -> Tuple[str, str, List[Tuple[str, Action]]]:
         """Return the words of the bar that invites, its icon and buttons; "" for none."""
@@ -8556,8 +8563,9 @@ class Window:
 
         if self.hosting.is_in_view:
             self.questions.ask_host_close(leave, self.hosting.end_chat)
-        elif self.questions.losses():
-            self.questions.ask_close(leave, "Leave this server?")
+        elif is_hosting or self.questions.losses():
+            words = "Leave this chat to host another?" if is_hosting else "Leave this server?"
+            self.questions.ask_close(leave, words, is_hosting)
         else:
             leave()
 

@@ -5836,7 +5836,8 @@ def invitation(bound: str, port: int) -> List[str]:
         return ["Only this computer can join"]
     addresses = others_reach(find_addresses(), bound)
     if not addresses:
-        return ["No network was found: only this computer can join"]
+        words = "No network was found, so nobody else can join."
+        return [words + " Connect this computer to Wi-Fi or a cable, then ask again."]
     told = [protocol.format_address(address, port) for address in addresses]
     page = ["In a browser: http://%s" % told[0]] if make_app(told[0]) else []
     return ["Tell people: %s" % at for at in told] + page
