@@ -946,8 +946,8 @@ class Conversation:
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
-        self.removal = ""  # words about it, until the channel is joined again
-        self.is_banned = False  # the user is, so far as is known: joining again would be refused
+        self.removal = ""  # why we are outside of the channel, until it is joined again
+        self.refusal = ""  # the numeric by which joining is refused, so far as is known
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
@@ -1437,7 +1437,7 @@ class Chat:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
-        if self.current.is_outside and self.current.is_banned:
+        if self.current.is_outside and self.current.refusal == BANNED:
             return "You are banned from %s" % self.current.name
         if self.current.is_outside:
             return "Join %s to write here" % self.current.name
@@ -1796,7 +1796,7 @@ class Chat:
     def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
         if self.session.is_settled:
-            self.send(protocol.fit(Message(params[0], params[1:])))
+            _send(self, protocol.fit(Message(params[0], params[1:])))
         else:
             self.answer(_NOT_CONNECTED)
 
@@ -2016,6 +2016,7 @@ class Chat:
                 entry.event = _PRESENCE.get(message.command, "")
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
             is_answer = is_numeric or message.command in ("FAIL", "NOTE", "REGISTER")
+            is_answer |= message.command == "INVITE" and self.is_me(message.param(0))
             if is_answer and self.session.is_settled:  # unlike the topic
                 entry.answer = message.command
             for conversation in conversations:
@@ -2617,6 +2618,8 @@ def _mark_gap(chat: Chat, request: Request) -> None:
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 # Numerics that refuse JOIN; some of them refuse PART too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+BANNED, NEEDS_KEY, FINAL = "474", "475", ("403", "474", "476", "479")
+INVITATIONS = ("INVITE", "336")
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
 Handler = Callable[[Chat, Message], None]
@@ -2727,7 +2730,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         return
     channel.joined_at = chat.time_of(message) if channel.membership == JOINING else 0.0
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
-    channel.removal, channel.is_banned = "", False
+    channel.removal = channel.refusal = ""
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2786,15 +2789,17 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
-    channel.membership = OUTSIDE
-    channel.is_banned = message.command == "474"
-    _refuse_waiting(chat, channel)
+    channel.membership, channel.refusal = OUTSIDE, message.command
+    _refuse_waiting(chat, channel, message)
     _try_reveal(chat, channel, can_ask=False)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
-def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
-    """Show that we are outside of a channel, and mark what waits for it: it will not be sent."""
+def _refuse_waiting(chat: Chat, channel: Conversation, message: Message) -> None:
+    """Show why we are outside of a channel, and mark what waits for it: it will not be sent."""
+    line = chat.describe(message)
+    text = line.text if line is not None else ""
+    channel.removal = re.sub(r" Type /join \S+ PASSWORD\Z", "", text)  # a button asks for it
     chat.change(HEADER, channel)
     chat.change(SIDEBAR)
     chat.resolve(channel.folded, False)
@@ -2819,9 +2824,7 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.detach(OUTSIDE)
-        line = chat.describe(message)
-        channel.removal = line.text if line is not None else ""
-        _refuse_waiting(chat, channel)
+        _refuse_waiting(chat, channel, message)
     chat.show(message, channel)
 
 
@@ -2890,7 +2893,7 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
             (channel.flags.add if change.adding else channel.flags.discard)(change.letter)
             chat.change(HEADER, channel)
         elif change.letter == "b" and chat.is_me(protocol.short_mask(change.arg)):
-            channel.is_banned = change.adding
+            channel.refusal = BANNED if change.adding else ""
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -7122,14 +7125,21 @@ class ChatView:
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
 
-    def visit(self, name: str) -> None:
-        """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
+    def visit(self, name: str, entry: Entry) -> None:
+        """Show a room in an entry; if it is not in the sidebar, ask: joining might make it."""
         known = self._window.chat.conversation_named(name)
-        self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
+        if entry.answer in INVITATIONS:  # then it exists
+            self.open(name)
+        else:
+            self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
 
-    def join_again(self) -> None:
-        """Join the room in view, which the user was removed from."""
-        self.open(self._window.chat.current.name)
+    def join(self, room: Optional[Conversation] = None) -> None:
+        """Join a room, or that in view; ask for its password if that is what it takes."""
+        room = room or self._window.chat.current
+        if room.refusal == NEEDS_KEY:
+            self._window.questions.ask_room_password(room)
+        else:
+            self.open(room.name)
 
     def search_all(self) -> None:
         """Search all conversations for the words in the search bar, if that is open."""
@@ -7273,17 +7283,23 @@ class ChatView:
         elif "person" in tags:
             self._window.menus.open_person(entry.line.nickname, event)
         elif "room" in tags:
-            self.visit(join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c"))))
+            name = join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c")))
+            self.visit(name, entry)
         else:
             open_link(self.link_at(index))
         return "break"
 
     def _on_enter(self, event: "TkEvent") -> str:
-        """Send the chosen line again if it has failed, or open its link; else its menu."""
+        """Send the chosen line again if it has failed, or follow it; else open its menu."""
         entry = self.transcript.cursor
         links = links_of(entry) if entry is not None else []
+        rooms = (
+            _ROOM.findall(entry.text) if entry is not None and entry.answer in INVITATIONS else []
+        )
         if entry is not None and entry.delivery in FAILED:
             self.settle("retry", entry)
+        elif entry is not None and rooms:
+            self.visit(rooms[-1], entry)
         elif len(links) == 1:
             open_link(links[0])
         elif entry is not None:
@@ -7515,10 +7531,12 @@ class Menus:
 
     def open_conversation(self, conversation: Any, spot: "Spot") -> None:
         """Open the menu of a conversation."""
-        do, chat = self._window.do, self._window.chat
+        do, chat, view = self._window.do, self._window.chat, self._window.chat_view
         if not isinstance(conversation, Conversation):
             return
         entries: List[Any] = []
+        if conversation.is_outside:
+            entries = [("Join " + conversation.name, lambda: view.join(conversation)), None]
         levels = [(ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")]
         if conversation.kind == PRIVATE:
             is_off = conversation.level == NONE
@@ -7531,7 +7549,7 @@ class Menus:
             invite = functools.partial(self._window.questions.invite, conversation)
             entries += [None, ("Invite someone…", invite)]
         if conversation is chat.current and chat.can_set_topic(conversation):
-            entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
+            entries += [None, ("Change the topic…", view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
             entries += [None, *self._rules(conversation), ("    Bans from this room…", bans)]
@@ -7671,8 +7689,8 @@ class Menus:
         for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
             known = chat.conversation_named(room)
             if known is not chat.current:
-                words = "Go to %s" if known else "Join %s…"
-                entries.append((words % room[:60], functools.partial(view.visit, room)))
+                words = "Go to %s" if known else "Join %s" + "…" * (entry.answer not in INVITATIONS)
+                entries.append((words % room[:60], functools.partial(view.visit, room, entry)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
             entries.append(("More for %s…" % entry.line.nickname, more))
@@ -7812,19 +7830,24 @@ class Questions:
         self._open_sheet(title, text, rows, lambda keys: self._send(*keys), hint)
 
     def ask_room_password(self, room: Conversation) -> None:
-        """Ask for the password of a room; none removes it."""
-        key = "".join(room.channel_key)
+        """Ask for the password of a room: to join it, or else to set it; none removes it."""
+        key, command = "".join(room.channel_key), ["MODE", room.name, "+k"]
+        action, hint = "Set the password", "Type a password"
+        text = "Those who join have to type it, unless an operator has invited them."
+        text += " Clear the field to remove it." if key else ""
+        if room.is_outside:
+            key, command = "", ["JOIN", room.name]
+            action, hint = "Join " + room.name, "Type the password"
+            text = "Its operators know it. They can also invite you."
 
         def row(words: str) -> Row:
             if not words and key:
                 return text_row(("MODE", room.name, "-k", key), "Remove the password")
             if protocol.is_key(words):
-                return text_row(("MODE", room.name, "+k", words), "Set the password")
+                return text_row((*command, words), action)
             rule = "At most %d characters, no spaces, no commas" % protocol.MAX_KEY
-            return text_row(None, rule if words else "Type a password")
+            return text_row(None, rule if words else hint)
 
-        text = "Those who join have to type it, unless an operator has invited them."
-        text += " Clear the field to remove it." if key else ""
         self._ask_words("Password of " + room.name, text, row, "The password", key)
 
     def ask_name(self) -> None:
@@ -8681,11 +8704,13 @@ class Window:
         view, chat = self.chat_view, self.chat
         if not self.questions.is_asking():
             buttons: List[Tuple[str, Action]] = []
-            if chat.state == CONNECTED and chat.current.removal and not chat.current.is_banned:
-                buttons.append(("Join again", view.join_again))
+            room, icon = chat.current, "warn"
+            if chat.state == CONNECTED and room.removal and room.refusal not in FINAL:
+                words = "Type its password" if room.refusal == NEEDS_KEY else "Join again"
+                buttons.append((words, view.join))
             elif chat.state == RECONNECTING and self._connection is not None:
                 buttons.append(("Try now", self._connection.retry))
-            icon = "check" if chat.state == CONNECTED and not chat.current.removal else "warn"
+            icon = "check" if chat.state == CONNECTED and not room.removal else "warn"
             view.banner.show(chat.banner(time.time()), icon, buttons)
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
