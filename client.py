@@ -4584,7 +4584,7 @@ class Look:
         # Tk shows a picture only while Python keeps it. All are kept: there are some dozens for
         # each theme and zoom.
         self._picture = functools.lru_cache(maxsize=None)(self._new_picture)
-        # As wide as their canvas, which keeps those in view: one for each size of the window.
+        # Those as wide as their canvas are kept by it: there is one for each size of the window.
         self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
@@ -4663,11 +4663,21 @@ class Look:
     # Pictures
 
     def box(
-        self, width: int, height: int, radius: int, fill: str, outline: str = "", thickness: int = 0
+        self,
+        width: int,
+        height: int,
+        radius: int,
+        fill: str,
+        outline: str = "",
+        thickness: int = 0,
+        is_kept: bool = True,
     ) -> Any:
-        """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb."""
+        """Return the picture of a box; sizes in pixels, colours as roles or as #rrggbb.
+
+        The caller keeps it if `is_kept` is False.
+        """
         fill, outline = self.color.get(fill, fill), self.color.get(outline, outline)
-        picture = self._wide_picture if width > self.dp(100) else self._picture
+        picture = self._picture if is_kept else self._wide_picture
         return picture(draw_box, width, height, radius, fill, outline, thickness)
 
     def icon(self, name: str, color: str = "muted", size: int = 18, dot: str = "") -> Any:
@@ -5038,7 +5048,7 @@ class Drawing:
         if fill or has_focus:
             px, width = self._look.px, self.canvas.winfo_width() - 2 * inset
             ring = ("focus", px(2)) if has_focus else ("", 0)
-            box = self._look.box(width, height, px(8), fill or self._surface, *ring)
+            box = self._look.box(width, height, px(8), fill or self._surface, *ring, is_kept=False)
             self._picture(inset, box, 0, "w")
 
     def _disc(self, size: int, color: str) -> Any:
@@ -6401,6 +6411,9 @@ class Transcript:
         self._found = {"find": hits, "found": hits[index : index + 1]}
         if not moves:
             return
+        if hits:  # nothing hides them
+            self.choose(None)
+            self.text.tag_remove("sel", "1.0", "end")
         self._marked.clear()
         self.text.tag_remove("find", "1.0", "end")
         for entry, _ in self._found["found"]:
@@ -6717,8 +6730,10 @@ class ConnectView:
                     self._window.settings.learn(address, server.network)
             self._refresh()
         is_open = self._chosen or self.fields[SERVER].master.winfo_manager()
-        if len(found) == 1 and not is_open and now > self._first_poll + CHOICE_TIME:
-            self._set(SERVER, *found)
+        last = [a for a in map(short_address, self._window.settings.servers) if a in found][:1]
+        likely = last or list(found)
+        if len(likely) == 1 and not is_open and now > self._first_poll + CHOICE_TIME:
+            self._set(SERVER, *likely)
 
     def stop_looking(self) -> None:
         """Forget what was found, and send nothing until the next poll."""
@@ -7109,6 +7124,7 @@ class ChatView:
         self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
         for widget in (self.transcript.text, self.composer.button):
             widget.bind("<Key>", self._on_stray_key)
+        self.composer.button.bind("<space>", lambda event: None)  # presses it
         self.transcript.text.bind("<<Return>>", self._on_enter)
         for tag in ("link", "person"):
             self.transcript.text.tag_bind(tag, "<ButtonRelease-1>", self._on_link)
@@ -7438,9 +7454,19 @@ class ChatView:
         return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
-        """Show the people, or hide them."""
+        """Show the people, or hide them; over the chat, the keyboard goes there, too."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
+        if self.people.frame.winfo_manager() == "place":
+            self.people.frame.update_idletasks()  # only what is mapped takes the focus at once
+            self.people.list.canvas.focus_set()
+
+    def close_people(self) -> bool:
+        """Hide the people if they cover the chat; return True if they did."""
+        is_over = self.people.frame.winfo_manager() == "place"
+        if is_over:
+            self.toggle_people()
+        return is_over
 
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
@@ -7557,6 +7583,9 @@ class Menus:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="flat")
         self.is_by_key = False  # opened by keyboard: its first entry is highlighted
+        self._mouse = 0, 0  # where it was when the menu was opened
+        for sequence in ("<Enter>", "<Motion>"):
+            self.menu.bind(sequence, self._on_mouse)
 
     def close(self, event: "Optional[TkEvent]" = None) -> bool:
         """Close the open menu, unless the event is in it; return False if none is open."""
@@ -7565,6 +7594,11 @@ class Menus:
         if is_open:
             self.menu.tk.call("tk::MenuUnpost", str(self.menu))
         return is_open
+
+    def _on_mouse(self, event: "TkEvent") -> Optional[str]:
+        """Highlight no entry only because the menu has opened below the mouse."""
+        has_moved = (event.x_root, event.y_root) != self._mouse
+        return "break" if self.is_by_key and not has_moved else None
 
     def open_person(self, name: str, spot: "Spot") -> None:
         """Open the menu of a person."""
@@ -7759,7 +7793,7 @@ class Menus:
         entries += [*edits, None]
         for link in links:
             entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
-            entries.append(("Copy the link", functools.partial(copy_text, window.root, link)))
+            entries.append(("Copy %s" % link[:60], functools.partial(copy_text, window.root, link)))
         for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
             known = chat.conversation_named(room)
             if known is not chat.current:
@@ -7808,6 +7842,7 @@ class Menus:
             menu.update_idletasks()  # for its height
             if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
                 y = top - menu.winfo_reqheight()
+        self._mouse = menu.winfo_pointerxy()
         menu.tk_popup(x, y)
         menu.grab_release()
         if self.is_by_key:
@@ -8832,6 +8867,7 @@ class Window:
             (view.transcript.frame, lambda: view.transcript.choose(None)),
             (view.composer.frame, lambda: view.reply(None)),
             (view.search_bar.frame, view.search_bar.close),
+            (view.people.frame, view.close_people),
         ]
         parts.sort(key=lambda part: not holds_focus(part[0]))
         return None if any(close() for _, close in parts) else view.jump_to_end()
@@ -9001,6 +9037,8 @@ class Keys:
         if sheet is not None and not key.is_everywhere:
             if "Home" in sequence or "End" in sequence:
                 return None  # for the field or the list
+            if sheet.is_form and sheet.words:
+                return "break"  # they are not lost by mistake
             sheet.close()  # no key is for what is behind it
         key.actions[sequence](self._window)
         return "break"

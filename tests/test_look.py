@@ -172,3 +172,13 @@ def test_color_of_a_name_depends_on_the_name_alone():
     assert client.find_shade("ALICE") == client.find_shade("alice")
     used = collections.Counter(map(client.find_shade, map("user{}".format, range(800))))
     assert sorted(used) == list(range(len(AVATARS))) and max(used.values()) < 150
+
+
+def test_pictures_of_styles_stay_however_often_the_look_changes(desktop):
+    """Tk draws nothing in place of one that is gone: a frame, or the ring of the focus."""
+    alice = desktop.open()
+    look, patch, names = alice.window.look, alice.window.look._patch, set()
+    look._patch = lambda *args: names.add(str(patch(*args))) or patch(*args)
+    for theme, zoom in itertools.product(PALETTES, client.ZOOMS):
+        look.change(theme, zoom)
+    assert len(names) > 40 and names <= set(alice.root.image_names())

@@ -216,6 +216,35 @@ def test_f6_goes_through_the_panes_in_view(settled, desktop):
         assert settled.has_focus(pane)
 
 
+def test_people_over_the_chat_are_for_the_keyboard(settled, desktop):
+    """In a narrow window: Enter at their button goes to them, Esc comes back."""
+    view = settled.chat_view
+    settled.root.geometry("480x600")
+    desktop.pump(view.menu_button.winfo_viewable)
+    settled.type("<F6>")
+    assert settled.has_focus(view.buttons["person"])
+    settled.type("<Return>")
+    desktop.pump(lambda: settled.has_focus(view.people.list.canvas))
+    settled.type("<Escape>")
+    assert not view.people.frame.winfo_viewable() and settled.has_focus(settled.box)
+    view.toggle_people()
+    desktop.pump(view.people.frame.winfo_viewable)
+    settled.press("Escape", settled.box)
+    assert not view.people.frame.winfo_viewable()
+
+
+def test_menu_opened_by_key_begins_at_its_first_entry(settled, desktop):
+    """Wherever the mouse is."""
+    head = settled.chat_view.sidebar.head.canvas
+    at = head.winfo_rootx() + 60, head.winfo_rooty() + head.winfo_height() + 90
+    settled.xdotool("mousemove", "--sync", *map(str, at))
+    settled.type("<F10>")
+    menu = settled.window.menus.menu
+    desktop.pump(lambda: menu.winfo_viewable() and menu.index("active") not in (None, "none"))
+    assert menu.entrycget("active", "label").strip() == "Browse rooms…"
+    settled.type("<Escape>")
+
+
 @pytest.mark.parametrize("width", [1160, 800, 480])
 def test_tab_reaches_all_buttons_of_the_chat(settled, desktop, width):
     view, reached = settled.chat_view, []

@@ -454,6 +454,22 @@ def test_keys_that_edit_stay_in_a_sheet(alice, hub, key, words):
     assert (alice.sheet.words, alice.draft, alice.top_line()) == (words, "", top)
 
 
+def test_words_in_a_sheet_are_not_lost_by_a_key_of_the_chat(anna):
+    anna.open_menu("Announce to everyone…")
+    sheet = anna.sheet
+    anna.type("tea", "<F6>", "<Control-k>")
+    assert anna.sheet is sheet and sheet.words == "tea"
+    anna.type("<Escape>")
+    assert anna.sheet is None
+
+
+def test_space_presses_the_send_button(alice, desktop, hub):
+    alice.write("tea")
+    alice.chat_view.composer.button.focus_set()
+    alice.type("<space>")
+    hub.expect("PRIVMSG #lobby :tea")
+
+
 def test_escape_closes_the_sheet_before_the_password(anna):
     anna.open_menu("Log in…")
     anna.type("s3cret")

@@ -115,6 +115,14 @@ def test_only_server_that_is_found_is_chosen(alice, desktop, responder, monkeypa
     assert alice.connect_view.fields[NAME].get() == "alice"
 
 
+def test_last_server_is_chosen_among_several(alice, desktop, responder, monkeypatch):
+    monkeypatch.setattr(client, "CHOICE_TIME", 0.2)
+    alice.window.settings.servers = ["10.1.1.1", "127.0.0.1:4001", "127.0.0.1:4000"]
+    for name, port in (("Other", 4000), ("Class 4B", 4001)):
+        responder.answer(responder.asked, name, port)
+    desktop.pump(lambda: chosen(alice) == "127.0.0.1:4001")
+
+
 @pytest.mark.parametrize("case", ["typed", "about to type", "two"])
 def test_nothing_is_chosen_for_a_user_who_has_a_choice(
     alice, desktop, responder, monkeypatch, case

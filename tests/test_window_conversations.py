@@ -1141,6 +1141,16 @@ def test_f3_brings_the_search_bar_back(alice, desktop, hub):
     assert not alice.text.tag_ranges("found")
 
 
+def test_search_shows_its_hits_in_a_line_that_was_chosen(alice, desktop, hub):
+    hear(hub, alice, "one two one")
+    alice.chat_view.transcript.choose(alice.window.chat.current.entries[-1])
+    alice.text.tag_add("sel", "cursor.first", "cursor.last")
+    alice.press("Control-f", alice.box)
+    alice.chat_view.search_bar.field.set("one")
+    desktop.pump(lambda: alice.found == "1 of 2")
+    assert not alice.text.tag_ranges("sel") and not alice.text.tag_ranges("cursor")
+
+
 def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypatch):
     opened = []
     monkeypatch.setattr(client.webbrowser, "open", opened.append)
@@ -1160,7 +1170,7 @@ def test_links_open_on_a_click_and_only_web_pages(alice, desktop, hub, monkeypat
     x, y, _, _ = alice.text.bbox(alice.text.search("b.example", "1.0"))
     alice.text.event_generate("<Button-3>", x=x + 2, y=y + 2)
     assert alice.menu[:3] == ["Reply", "Copy", "Select all"]
-    assert alice.menu[3:5] == ["Open http://b.example", "Copy the link"]
+    assert alice.menu[3:5] == ["Open http://b.example", "Copy http://b.example"]
 
 
 @pytest.mark.parametrize("emoji", ["on", "off"])
