@@ -1458,8 +1458,9 @@ class Chat:
     def empty_text(self) -> str:
         """The text of a conversation without messages."""
         is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
-        if is_ours and self.is_me(self.session.account):  # what was said before is not shown
-            return "No messages here since you registered. Say hello."
+        if is_ours and self.is_me(self.session.account):
+            rule = "Messages from before you or %s registered are not shown." % self.current.name
+            return "No messages to show here. Say hello.\n" + rule
         return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:

@@ -1913,6 +1913,16 @@ def test_private_message_waits_for_the_user_if_the_name_may_have_changed_hands(
         assert alice.sent == private[:1]
 
 
+def test_private_message_of_a_closed_conversation_that_is_not_sent_is_told(alice):
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.lose()
+    alice.type("one")
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.current))
+    alice.join()
+    assert not any("PRIVMSG" in line for line in alice.sent)
+    assert any("may have the name bob." in line for line in alice.seen())
+
+
 def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice):
     alice.lose()
     assert alice.type("later\n  on") == [
@@ -3071,8 +3081,9 @@ def test_rule_of_private_messages_is_shown_to_those_for_whom_it_holds(caps, line
     alice.hear(*lines)
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert (client.PRIVATE_RULE in alice.chat.empty_text) == is_shown
-    is_registered = bool(caps) and not is_shown  # what was said before that is not shown
-    assert ("here since you registered" in alice.chat.empty_text) == is_registered
+    is_registered = bool(caps) and not is_shown
+    rule = "Messages from before you or bob registered are not shown."
+    assert (rule in alice.chat.empty_text) == is_registered
     assert ("No messages here yet" in alice.chat.empty_text) != is_registered
     alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
     assert alice.chat.empty_text == "No messages here yet. Say hello."
