@@ -33,7 +33,7 @@ Guarantees:
   state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
   connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
   complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
-  decides.
+  decides. So does the user on private ones that have waited, unless the session is resumed.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
@@ -839,7 +839,7 @@ SENT = "sent"  # the server has it
 QUEUED = "queued"  # not sent yet: no connection, or its channel is not joined again
 IN_FLIGHT = "in flight"  # sent, not confirmed by the server
 UNCERTAIN = "uncertain"  # in flight when the connection was lost; the history decides
-REFUSED = "refused"  # by the server, which has said why
+REFUSED = "refused"  # by the server or the client, which has said why
 UNKNOWN = "unknown"  # may have arrived or not
 FAILED = (REFUSED, UNKNOWN)
 # Words about a delivery
@@ -942,7 +942,7 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
         self.draft = self.topic_draft = ""
-        self.has_left = False  # the user of a private conversation has, and is not here again
+        self.asked: Optional[Entry] = None  # the private line under which the draft was begun
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
@@ -1353,6 +1353,11 @@ _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are h
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
 
+# What has become of a user whose name another user may take (Chat.former), or has taken:
+GONE, REPLACED, SHOWN = "", "replaced ", "shown "  # SHOWN: and the user has seen that
+_STRANGER = "%s may be someone else than before."
+
+
 class Chat:
     """Everything known about one server, and what its user can do there.
 
@@ -1406,6 +1411,9 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
+        # By folded nickname that its user gave up: GONE, the user's new folded nickname, or, of
+        # a name that may be another user's now, REPLACED or SHOWN. The newest are last.
+        self.former: Dict[str, str] = {}
         for name in rooms:
             is_channel = name.startswith(CHANNEL_SIGN)
             kept = self.create(name, CHANNEL if is_channel else PRIVATE)
@@ -1450,7 +1458,9 @@ class Chat:
     def empty_text(self) -> str:
         """The text of a conversation without messages."""
         is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
-        is_ours = is_ours and not self.is_me(self.session.account)  # that is registered
+        if is_ours and self.is_me(self.session.account):
+            rule = "Messages from before you or %s registered are not shown." % self.current.name
+            return "No messages to show here. Say hello.\n" + rule
         return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
@@ -1530,14 +1540,19 @@ class Chat:
         names, here = _recipients(self, draft), self.current
         is_known = any(c.members for c in self.conversations)
         users = [n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != here.name]
+        strangers = self._strangers(names)
+        ways = [_describe_way(name, protocol.casefold(name) in strangers) for name in names]
+        way = "First " * (len(ways) > 1) + ", then ".join(ways)
+        way = way[:1].upper() + way[1:]
+        if strangers:
+            again = ". Enter again sends it" if SHOWN in strangers.values() else ""
+            return Notice(way + again, "warn")
         absent = next((n for n in users if is_known and self.presence(n) == OFFLINE), "")
         if absent:
             return Notice("No one called “%s” is here. %s" % (absent, _guess(self, absent)), "warn")
-        ways = [_WAYS.get(name) or _describe_way(name) for name in names]
         if len(ways) > 1:
-            return Notice("First %s" % ", then ".join(ways), "warn")
-        entry, name, way = self.reply_to, "".join(names) or here.name, "".join(ways)
-        way = way[:1].upper() + way[1:]
+            return Notice(way, "warn")
+        entry, name = self.reply_to, "".join(names) or here.name
         home = self.address_of(entry).strip("@ ") or here.name
         if entry is not None and protocol.casefold(name) == protocol.casefold(home):
             if home != here.name:
@@ -1547,11 +1562,31 @@ class Chat:
             return Notice(words, "close")
         if name != here.name:
             return Notice(way, "announce" if way.startswith("To ") else "lock")
-        asked = entry or self.private_question
-        if not names or here.kind != CHANNEL or asked is None:
+        here.asked = self.private_question or here.asked if names else None
+        asked = entry or here.asked
+        if not names or here.kind != CHANNEL:
             return Notice()
+        if asked is None or (asked.is_own and not self.can_reply(asked)):
+            found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
+            is_named = any(self.presence(name) != OFFLINE for name in found)
+            return Notice(way, "announce") if is_named else Notice()
         shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
-        return Notice(way, "warn", "Answer %s privately" % shown, asked)
+        offer = "Write to %s privately" if asked.is_own else "Answer %s privately"
+        return Notice(way, "warn", offer % shown, asked)
+
+    def _strangers(self, names: Iterable[str]) -> Dict[str, str]:
+        """Return those of the recipients, folded, that are REPLACED or SHOWN."""
+        found = {name: self.former.get(name) for name in map(protocol.casefold, names)}
+        return {name: state for name, state in found.items() if state in (REPLACED, SHOWN)}
+
+    def accept(self, names: Iterable[str]) -> bool:
+        """Return True if the user has seen which recipients may be someone else; now that is so."""
+        found = self._strangers(names)
+        for name, state in found.items():
+            self.former[name] = SHOWN
+            if state == SHOWN:
+                del self.former[name]
+        return REPLACED not in found.values()
 
     def _describe_password(self, command: str, password: str) -> Notice:
         """Return the notice of a password; if it is asked for again, it follows the command."""
@@ -1563,11 +1598,21 @@ class Chat:
 
     @property
     def private_question(self) -> Optional[Entry]:
-        """The private line in the room in view that the user has not answered yet."""
-        newest = itertools.islice(reversed(self.current.entries), RECENT)
-        entry = next((e for e in newest if e.is_own or e.line.kind == PRIVATE), None)
-        home = self.reply_conversation(entry) if entry is not None and not entry.is_own else None
-        return entry if home not in (None, self.current) and not home.entries[-1].is_own else None
+        """The last private line in the room in view that the user has not answered, or an own one.
+
+        It is looked for up to the user's last line to all.
+        """
+        own = None
+        for entry in itertools.islice(reversed(self.current.entries), RECENT):
+            home = self.reply_conversation(entry)
+            if entry.line.kind == PRIVATE and home is not None and home is not self.current:
+                said = next((e for e in reversed(home.entries) if e.line.nickname), entry)
+                if not said.is_own:
+                    return entry
+                own = own or (entry if entry.is_own else None)
+            elif entry.is_own and entry.line.kind != PRIVATE:
+                break
+        return own
 
     def next_reply(self, draft: str) -> Optional[Entry]:
         """Return the last entry of others to reply to, or that before the present one.
@@ -1654,6 +1699,17 @@ class Chat:
         """
         self._run_lines(split_lines(text), "")
 
+    def submit_seen(self, text: str) -> None:
+        """Submit a text, unless the user has first to see who its recipients are: it is the rest.
+
+        They are named instead of "/reply", or may be someone else than before.
+        """
+        named = self.name_recipient(text)
+        if named == text and self.accept(_recipients(self, text)):
+            self.submit(text)
+        else:
+            self.outcome.rest = named
+
     def _run_lines(self, lines: List[str], recipient: str) -> None:
         for index, line in enumerate(lines):
             sent = len(self.outcome.send)
@@ -1724,8 +1780,11 @@ class Chat:
         """Send a failed message again."""
         item = self.outbox.failed(entry)
         if item is not None:
+            target = item.message.params[0]
             try:
                 _check(self, "say", [item.message])
+                if not self.accept([target]):
+                    raise InputError(_STRANGER % target + " Try again to send it.")
             except InputError as error:
                 self.answer(str(error))
             else:
@@ -1847,7 +1906,21 @@ class Chat:
         if session.is_reconnect:
             self._back_at = self.now
             self.inform("Connected again.")
+            if not event.is_resumed:
+                self._refuse_private()
         self.change(STATUS)
+
+    def _refuse_private(self) -> None:
+        """Leave it to the user if private messages are sent that have waited: see the reason."""
+        reason = "Not sent: since the connection was lost, someone else may have the name %s."
+        told = {}
+        for item in self.outbox.having(QUEUED):
+            if not item.folded.startswith(CHANNEL_SIGN):
+                self.outbox.set_delivery(item, REFUSED)
+                open_ones = (c for c in item.conversations if c in self.conversations)
+                told[item.folded] = item.message.params[0], next(open_ones, None)
+        for name, conversation in told.values():
+            self.inform(reason % name + " Try again sends it.", conversation)
 
     def _on_lost(self, event: Lost) -> None:
         if self.state == CONNECTED:
@@ -2401,7 +2474,8 @@ def _take_missed(
     if request.missed:
         count = protocol.counted(request.missed, "message")
         chat.inform("Welcome back. You missed %s." % count, conversation)
-    chat.resolve(conversation.folded, request.is_gapless or chat.session.is_resumed)
+    is_sure = request.is_gapless and conversation.kind == CHANNEL  # a nickname changes hands
+    chat.resolve(conversation.folded, is_sure or chat.session.is_resumed)
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
@@ -2696,12 +2770,24 @@ def _on_join(chat: Chat, message: Message) -> None:
 
 def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
     """Tell in a private conversation that its user is here again, or who has the name now."""
-    conversation = chat.conversation_named(nickname)
-    if conversation is not None and conversation.has_left:
-        conversation.has_left = False
+    folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
+    if chat.former.get(folded, SHOWN) in (REPLACED, SHOWN):
+        return
+    del chat.former[folded]
+    words, warning = "%s is here again." % nickname, ""
+    if is_unregistered:
+        _set_former(chat, folded, REPLACED)
         warning = " The name is not registered, so it may be someone else."
-        words = "%s is here again." % nickname
-        chat.inform(words + (warning if is_unregistered else ""), conversation)
+    if conversation is not None:
+        chat.inform(words + warning, conversation)
+
+
+def _set_former(chat: Chat, folded: str, state: str) -> None:
+    """Keep what has become of the user who had a name before; forget the oldest."""
+    chat.former.pop(folded, None)
+    chat.former[folded] = state
+    if len(chat.former) > MAX_LISTED:
+        del chat.former[next(iter(chat.former))]
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -2834,19 +2920,22 @@ def _on_quit(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
-        conversation.has_left = conversation.kind == PRIVATE
+    _set_former(chat, protocol.casefold(message.nickname), GONE)
     chat.show(message, *conversations)
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
+    folded = protocol.casefold(new)
     if not protocol.is_middle(new):
         return
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
+    _set_former(chat, old, folded)
+    is_taken = chat.former.pop(folded, old) != old  # it is not the user's own from before
     if namesake is not None and namesake not in conversations:
         conversations.append(namesake)
-        namesake.has_left = False
+        is_taken = True
     for conversation in conversations:
         member = conversation.members.get(old)
         if member is not None:
@@ -2865,6 +2954,10 @@ def _on_nick(chat: Chat, message: Message) -> None:
         chat.nickname = new
         chat.change(STATUS)
     chat.show(message, *conversations)
+    if is_taken and not chat.is_me(new):
+        _set_former(chat, folded, REPLACED)
+        if namesake is not None:
+            chat.inform(_STRANGER % new, namesake)
 
 
 def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
@@ -3120,27 +3213,35 @@ def _recipients(chat: Chat, draft: str) -> List[str]:
     return list(dict.fromkeys(found))
 
 
-def _describe_way(name: str) -> str:
-    return ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
+def _describe_way(name: str, is_stranger: bool) -> str:
+    way = ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
+    return _WAYS.get(name, way) + ", who may be someone else than before" * is_stranger
 
 
 def _address_rest(chat: Chat, paste: Iterable[str], recipient: str, home: Conversation) -> str:
     """Return lines that go back to the user, with "@name " before text that is for a user.
 
-    `home` was in view when they were typed. A line that can never be sent says for whom no text is.
+    `home` was in view when they were typed. A line that can never be sent says for whom no text is,
+    and is such a text itself if it only looks like a command.
     """
     if not recipient and home.kind == PRIVATE and home is not chat.current:
         recipient = home.name
     lines = list(paste)
     for index, line in enumerate(lines) if recipient[:1] not in ("", CHANNEL_SIGN) else ():
-        with contextlib.suppress(InputError):
+        try:
             typed = protocol.parse_input(line)
             _compose(chat, typed, recipient)
-            if typed.verb in ("say", "me"):
-                text = line[1:] if line.startswith("//") else line
-                lines[index] = "@%s %s" % (recipient, text)
-            if typed.verb in ("say", "me", "msg", "reply", "join", "leave"):
-                break
+        except InputError:
+            word, is_last = line.lower().lstrip().partition(" ")[0], False
+            is_text = word[:1] != "/" or word[1:] not in protocol.VERBS
+        else:
+            is_text = typed.verb in ("say", "me")
+            is_last = is_text or typed.verb in ("msg", "reply", "join", "leave")
+        if is_text:
+            text = line[1:] if line.startswith("//") else line
+            lines[index] = "@%s %s" % (recipient, text)
+        if is_last:
+            break
     return "\n".join(lines)
 
 
@@ -3189,6 +3290,8 @@ def _check(chat: Chat, verb: str, messages: List[Message], joined: str = "") -> 
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
+        while not chat.accept(message.params[:1]):  # in the terminal, which shows no notice
+            chat.inform(_STRANGER % message.params[0])
         recipient, replied = chat.conversation_named(message.params[0]), chat.reply_to
         if replied is not None and recipient is not None:
             home = chat.reply_conversation(replied)
@@ -7117,10 +7220,7 @@ class ChatView:
         commands = list(map(self._window.chat.missing_password, lines))
         if any(commands):  # the message box asks for it
             return "\n".join(command or line for command, line in zip(commands, lines))
-        named = self._window.chat.name_recipient(text)
-        if named != text:  # the user sees it first
-            return named
-        self._window.do(self._window.chat.submit, text)
+        self._window.do(self._window.chat.submit_seen, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
