@@ -33,7 +33,7 @@ Guarantees:
   state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
   connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
   complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
-  decides.
+  decides. So does the user on private ones that have waited, unless the session is resumed.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
@@ -839,7 +839,7 @@ SENT = "sent"  # the server has it
 QUEUED = "queued"  # not sent yet: no connection, or its channel is not joined again
 IN_FLIGHT = "in flight"  # sent, not confirmed by the server
 UNCERTAIN = "uncertain"  # in flight when the connection was lost; the history decides
-REFUSED = "refused"  # by the server, which has said why
+REFUSED = "refused"  # by the server or the client, which has said why
 UNKNOWN = "unknown"  # may have arrived or not
 FAILED = (REFUSED, UNKNOWN)
 # Words about a delivery
@@ -942,12 +942,12 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.new_count = 0
         self.draft = self.topic_draft = ""
-        self.has_left = False  # the user of a private conversation has, and is not here again
+        self.asked: Optional[Entry] = None  # the private line under which the draft was begun
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
-        self.removal = ""  # words about it, until the channel is joined again
-        self.is_banned = False  # the user is, so far as is known: joining again would be refused
+        self.removal = ""  # why we are outside of the channel, until it is joined again
+        self.refusal = ""  # the numeric by which joining is refused, so far as is known
         self.members: Dict[str, Member] = {}
         self.new_members: Dict[str, Member] = {}  # while NAMES is being answered
         self.channel_key: Sequence[str] = ()  # empty, or the key: of the last /join or +k
@@ -1252,10 +1252,10 @@ class Outbox:
                 self.set_delivery(item, QUEUED if is_complete and is_ours else UNKNOWN)
 
     def hold(self) -> None:
-        """Leave it to the user if anything is sent again: the server has turned the user away."""
+        """Leave it to the user if anything is sent: to a server that refuses, or is another."""
         for item in self.items:
             if item.entry.delivery not in FAILED:
-                self.set_delivery(item, UNKNOWN)
+                self.set_delivery(item, REFUSED if item.entry.delivery == QUEUED else UNKNOWN)
 
     def failed(self, entry: Entry) -> Optional[Outgoing]:
         """Return the failed message of an entry."""
@@ -1353,6 +1353,11 @@ _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are h
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
 
+# What has become of a user whose name another user may take (Chat.former), or has taken:
+GONE, REPLACED, SHOWN = "", "replaced ", "shown "  # SHOWN: and the user has seen that
+_STRANGER = "%s may be someone else than before."
+
+
 class Chat:
     """Everything known about one server, and what its user can do there.
 
@@ -1406,6 +1411,9 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
+        # By folded nickname that its user gave up: GONE, the user's new folded nickname, or, of
+        # a name that may be another user's now, REPLACED or SHOWN. The newest are last.
+        self.former: Dict[str, str] = {}
         for name in rooms:
             is_channel = name.startswith(CHANNEL_SIGN)
             kept = self.create(name, CHANNEL if is_channel else PRIVATE)
@@ -1437,7 +1445,7 @@ class Chat:
         """The text of the empty composer."""
         if self.current.kind == CONSOLE:
             return "Join a room with /join ROOM, or write to one person: @USERNAME MESSAGE"
-        if self.current.is_outside and self.current.is_banned:
+        if self.current.is_outside and self.current.refusal == BANNED:
             return "You are banned from %s" % self.current.name
         if self.current.is_outside:
             return "Join %s to write here" % self.current.name
@@ -1450,7 +1458,9 @@ class Chat:
     def empty_text(self) -> str:
         """The text of a conversation without messages."""
         is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
-        is_ours = is_ours and not self.is_me(self.session.account)  # that is registered
+        if is_ours and self.is_me(self.session.account):
+            rule = "Messages from before you or %s registered are not shown." % self.current.name
+            return "No messages to show here. Say hello.\n" + rule
         return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
@@ -1530,14 +1540,19 @@ class Chat:
         names, here = _recipients(self, draft), self.current
         is_known = any(c.members for c in self.conversations)
         users = [n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != here.name]
+        strangers = self._strangers(names)
+        ways = [_describe_way(name, protocol.casefold(name) in strangers) for name in names]
+        way = "First " * (len(ways) > 1) + ", then ".join(ways)
+        way = way[:1].upper() + way[1:]
+        if strangers:
+            again = ". Enter again sends it" if SHOWN in strangers.values() else ""
+            return Notice(way + again, "warn")
         absent = next((n for n in users if is_known and self.presence(n) == OFFLINE), "")
         if absent:
             return Notice("No one called “%s” is here. %s" % (absent, _guess(self, absent)), "warn")
-        ways = [_WAYS.get(name) or _describe_way(name) for name in names]
         if len(ways) > 1:
-            return Notice("First %s" % ", then ".join(ways), "warn")
-        entry, name, way = self.reply_to, "".join(names) or here.name, "".join(ways)
-        way = way[:1].upper() + way[1:]
+            return Notice(way, "warn")
+        entry, name = self.reply_to, "".join(names) or here.name
         home = self.address_of(entry).strip("@ ") or here.name
         if entry is not None and protocol.casefold(name) == protocol.casefold(home):
             if home != here.name:
@@ -1547,11 +1562,31 @@ class Chat:
             return Notice(words, "close")
         if name != here.name:
             return Notice(way, "announce" if way.startswith("To ") else "lock")
-        asked = entry or self.private_question
-        if not names or here.kind != CHANNEL or asked is None:
+        here.asked = self.private_question or here.asked if names else None
+        asked = entry or here.asked
+        if not names or here.kind != CHANNEL:
             return Notice()
+        if asked is None or (asked.is_own and not self.can_reply(asked)):
+            found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
+            is_named = any(self.presence(name) != OFFLINE for name in found)
+            return Notice(way, "announce") if is_named else Notice()
         shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
-        return Notice(way, "warn", "Answer %s privately" % shown, asked)
+        offer = "Write to %s privately" if asked.is_own else "Answer %s privately"
+        return Notice(way, "warn", offer % shown, asked)
+
+    def _strangers(self, names: Iterable[str]) -> Dict[str, str]:
+        """Return those of the recipients, folded, that are REPLACED or SHOWN."""
+        found = {name: self.former.get(name) for name in map(protocol.casefold, names)}
+        return {name: state for name, state in found.items() if state in (REPLACED, SHOWN)}
+
+    def accept(self, names: Iterable[str]) -> bool:
+        """Return True if the user has seen which recipients may be someone else; now that is so."""
+        found = self._strangers(names)
+        for name, state in found.items():
+            self.former[name] = SHOWN
+            if state == SHOWN:
+                del self.former[name]
+        return REPLACED not in found.values()
 
     def _describe_password(self, command: str, password: str) -> Notice:
         """Return the notice of a password; if it is asked for again, it follows the command."""
@@ -1563,11 +1598,21 @@ class Chat:
 
     @property
     def private_question(self) -> Optional[Entry]:
-        """The private line in the room in view that the user has not answered yet."""
-        newest = itertools.islice(reversed(self.current.entries), RECENT)
-        entry = next((e for e in newest if e.is_own or e.line.kind == PRIVATE), None)
-        home = self.reply_conversation(entry) if entry is not None and not entry.is_own else None
-        return entry if home not in (None, self.current) and not home.entries[-1].is_own else None
+        """The last private line in the room in view that the user has not answered, or an own one.
+
+        It is looked for up to the user's last line to all.
+        """
+        own = None
+        for entry in itertools.islice(reversed(self.current.entries), RECENT):
+            home = self.reply_conversation(entry)
+            if entry.line.kind == PRIVATE and home is not None and home is not self.current:
+                said = next((e for e in reversed(home.entries) if e.line.nickname), entry)
+                if not said.is_own:
+                    return entry
+                own = own or (entry if entry.is_own else None)
+            elif entry.is_own and entry.line.kind != PRIVATE:
+                break
+        return own
 
     def next_reply(self, draft: str) -> Optional[Entry]:
         """Return the last entry of others to reply to, or that before the present one.
@@ -1654,6 +1699,17 @@ class Chat:
         """
         self._run_lines(split_lines(text), "")
 
+    def submit_seen(self, text: str) -> None:
+        """Submit a text, unless the user has first to see who its recipients are: it is the rest.
+
+        They are named instead of "/reply", or may be someone else than before.
+        """
+        named = self.name_recipient(text)
+        if named == text and self.accept(_recipients(self, text)):
+            self.submit(text)
+        else:
+            self.outcome.rest = named
+
     def _run_lines(self, lines: List[str], recipient: str) -> None:
         for index, line in enumerate(lines):
             sent = len(self.outcome.send)
@@ -1724,8 +1780,11 @@ class Chat:
         """Send a failed message again."""
         item = self.outbox.failed(entry)
         if item is not None:
+            target = item.message.params[0]
             try:
                 _check(self, "say", [item.message])
+                if not self.accept([target]):
+                    raise InputError(_STRANGER % target + " Try again to send it.")
             except InputError as error:
                 self.answer(str(error))
             else:
@@ -1796,7 +1855,7 @@ class Chat:
     def send_command(self, *params: str) -> None:
         """Send a command that was chosen in the window, if there is a connection."""
         if self.session.is_settled:
-            self.send(protocol.fit(Message(params[0], params[1:])))
+            _send(self, protocol.fit(Message(params[0], params[1:])))
         else:
             self.answer(_NOT_CONNECTED)
 
@@ -1847,7 +1906,21 @@ class Chat:
         if session.is_reconnect:
             self._back_at = self.now
             self.inform("Connected again.")
+            if not event.is_resumed:
+                self._refuse_private()
         self.change(STATUS)
+
+    def _refuse_private(self) -> None:
+        """Leave it to the user if private messages are sent that have waited: see the reason."""
+        reason = "Not sent: since the connection was lost, someone else may have the name %s."
+        told = {}
+        for item in self.outbox.having(QUEUED):
+            if not item.folded.startswith(CHANNEL_SIGN):
+                self.outbox.set_delivery(item, REFUSED)
+                open_ones = (c for c in item.conversations if c in self.conversations)
+                told[item.folded] = item.message.params[0], next(open_ones, None)
+        for name, conversation in told.values():
+            self.inform(reason % name + " Try again sends it.", conversation)
 
     def _on_lost(self, event: Lost) -> None:
         if self.state == CONNECTED:
@@ -1868,7 +1941,7 @@ class Chat:
         was_connected = self.state in (CONNECTED, RECONNECTING)
         if self.state == CONNECTED:
             self._lose()
-        if event.fault == REJECTED:
+        if event.fault in (REJECTED, TRUST):
             self.outbox.hold()
         self.state, self._banner = DISCONNECTED, event.reason if was_connected else ""
         if self._banner:
@@ -2016,6 +2089,7 @@ class Chat:
                 entry.event = _PRESENCE.get(message.command, "")
             is_numeric = message.command.isdigit() and message.command not in ("331", "332")
             is_answer = is_numeric or message.command in ("FAIL", "NOTE", "REGISTER")
+            is_answer |= message.command == "INVITE" and self.is_me(message.param(0))
             if is_answer and self.session.is_settled:  # unlike the topic
                 entry.answer = message.command
             for conversation in conversations:
@@ -2400,7 +2474,8 @@ def _take_missed(
     if request.missed:
         count = protocol.counted(request.missed, "message")
         chat.inform("Welcome back. You missed %s." % count, conversation)
-    chat.resolve(conversation.folded, request.is_gapless or chat.session.is_resumed)
+    is_sure = request.is_gapless and conversation.kind == CHANNEL  # a nickname changes hands
+    chat.resolve(conversation.folded, is_sure or chat.session.is_resumed)
 
 
 def _earlier_entry(chat: Chat, message: Message, conversation: Conversation) -> Optional[Entry]:
@@ -2617,6 +2692,8 @@ def _mark_gap(chat: Chat, request: Request) -> None:
 _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 # Numerics that refuse JOIN; some of them refuse PART too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
+BANNED, NEEDS_KEY, FINAL = "474", "475", ("403", "474", "476", "479")
+INVITATIONS = ("INVITE", "336")
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
 Handler = Callable[[Chat, Message], None]
@@ -2693,12 +2770,24 @@ def _on_join(chat: Chat, message: Message) -> None:
 
 def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
     """Tell in a private conversation that its user is here again, or who has the name now."""
-    conversation = chat.conversation_named(nickname)
-    if conversation is not None and conversation.has_left:
-        conversation.has_left = False
+    folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
+    if chat.former.get(folded, SHOWN) in (REPLACED, SHOWN):
+        return
+    del chat.former[folded]
+    words, warning = "%s is here again." % nickname, ""
+    if is_unregistered:
+        _set_former(chat, folded, REPLACED)
         warning = " The name is not registered, so it may be someone else."
-        words = "%s is here again." % nickname
-        chat.inform(words + (warning if is_unregistered else ""), conversation)
+    if conversation is not None:
+        chat.inform(words + warning, conversation)
+
+
+def _set_former(chat: Chat, folded: str, state: str) -> None:
+    """Keep what has become of the user who had a name before; forget the oldest."""
+    chat.former.pop(folded, None)
+    chat.former[folded] = state
+    if len(chat.former) > MAX_LISTED:
+        del chat.former[next(iter(chat.former))]
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -2727,7 +2816,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
         return
     channel.joined_at = chat.time_of(message) if channel.membership == JOINING else 0.0
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
-    channel.removal, channel.is_banned = "", False
+    channel.removal = channel.refusal = ""
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2786,15 +2875,17 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     if channel.membership not in (JOINING, REJOINING):
         chat.show(message, chat.current)
         return
-    channel.membership = OUTSIDE
-    channel.is_banned = message.command == "474"
-    _refuse_waiting(chat, channel)
+    channel.membership, channel.refusal = OUTSIDE, message.command
+    _refuse_waiting(chat, channel, message)
     _try_reveal(chat, channel, can_ask=False)
     chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
-def _refuse_waiting(chat: Chat, channel: Conversation) -> None:
-    """Show that we are outside of a channel, and mark what waits for it: it will not be sent."""
+def _refuse_waiting(chat: Chat, channel: Conversation, message: Message) -> None:
+    """Show why we are outside of a channel, and mark what waits for it: it will not be sent."""
+    line = chat.describe(message)
+    text = line.text if line is not None else ""
+    channel.removal = re.sub(r" Type /join \S+ PASSWORD\Z", "", text)  # a button asks for it
     chat.change(HEADER, channel)
     chat.change(SIDEBAR)
     chat.resolve(channel.folded, False)
@@ -2819,9 +2910,7 @@ def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
         channel.detach(OUTSIDE)
-        line = chat.describe(message)
-        channel.removal = line.text if line is not None else ""
-        _refuse_waiting(chat, channel)
+        _refuse_waiting(chat, channel, message)
     chat.show(message, channel)
 
 
@@ -2831,19 +2920,22 @@ def _on_quit(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
-        conversation.has_left = conversation.kind == PRIVATE
+    _set_former(chat, protocol.casefold(message.nickname), GONE)
     chat.show(message, *conversations)
 
 
 def _on_nick(chat: Chat, message: Message) -> None:
     old, new = protocol.casefold(message.nickname), message.params[0]
+    folded = protocol.casefold(new)
     if not protocol.is_middle(new):
         return
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
+    _set_former(chat, old, folded)
+    is_taken = chat.former.pop(folded, old) != old  # it is not the user's own from before
     if namesake is not None and namesake not in conversations:
         conversations.append(namesake)
-        namesake.has_left = False
+        is_taken = True
     for conversation in conversations:
         member = conversation.members.get(old)
         if member is not None:
@@ -2862,6 +2954,10 @@ def _on_nick(chat: Chat, message: Message) -> None:
         chat.nickname = new
         chat.change(STATUS)
     chat.show(message, *conversations)
+    if is_taken and not chat.is_me(new):
+        _set_former(chat, folded, REPLACED)
+        if namesake is not None:
+            chat.inform(_STRANGER % new, namesake)
 
 
 def _on_topic(chat: Chat, message: Message, channel: Conversation) -> None:
@@ -2890,7 +2986,7 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
             (channel.flags.add if change.adding else channel.flags.discard)(change.letter)
             chat.change(HEADER, channel)
         elif change.letter == "b" and chat.is_me(protocol.short_mask(change.arg)):
-            channel.is_banned = change.adding
+            channel.refusal = BANNED if change.adding else ""
         sign = prefixes.get(change.letter, "")
         member = channel.members.get(protocol.casefold(change.arg))
         if member is not None and sign:
@@ -2900,7 +2996,8 @@ def _on_mode(chat: Chat, message: Message, channel: Conversation) -> None:
     chat.show(message, channel)
     own = channel.members.get(protocol.casefold(chat.nickname))
     was_operated, channel.is_operated = channel.is_operated, chat.session.is_chanop(own)
-    if channel.is_operated and not was_operated and not chat.is_me(message.nickname):
+    is_news = channel.is_operated and not was_operated and not chat.session.is_operator
+    if is_news and not chat.is_me(message.nickname):
         chat.inform(OPERATES % channel.name, channel)
 
 
@@ -2974,8 +3071,12 @@ def _on_isupport(chat: Chat, message: Message) -> None:
             chat.session.tokens[name] = protocol.unescape_token(value)
     network = protocol.clean(chat.session.tokens.get("NETWORK", ""), protocol.MAX_NETWORK)
     if network and network != chat.console.name:
+        is_known = chat.console.name != chat.address
         chat.console.rename(network)
         chat.change(STATUS)
+        if is_known and chat.session.is_reconnect and not chat.session.is_settled:
+            chat.outbox.hold()  # it was meant for other people
+            chat.inform("This chat is called %s now." % network)
 
 
 def _on_pong(chat: Chat, message: Message) -> None:
@@ -3112,27 +3213,35 @@ def _recipients(chat: Chat, draft: str) -> List[str]:
     return list(dict.fromkeys(found))
 
 
-def _describe_way(name: str) -> str:
-    return ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
+def _describe_way(name: str, is_stranger: bool) -> str:
+    way = ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
+    return _WAYS.get(name, way) + ", who may be someone else than before" * is_stranger
 
 
 def _address_rest(chat: Chat, paste: Iterable[str], recipient: str, home: Conversation) -> str:
     """Return lines that go back to the user, with "@name " before text that is for a user.
 
-    `home` was in view when they were typed. A line that can never be sent says for whom no text is.
+    `home` was in view when they were typed. A line that can never be sent says for whom no text is,
+    and is such a text itself if it only looks like a command.
     """
     if not recipient and home.kind == PRIVATE and home is not chat.current:
         recipient = home.name
     lines = list(paste)
     for index, line in enumerate(lines) if recipient[:1] not in ("", CHANNEL_SIGN) else ():
-        with contextlib.suppress(InputError):
+        try:
             typed = protocol.parse_input(line)
             _compose(chat, typed, recipient)
-            if typed.verb in ("say", "me"):
-                text = line[1:] if line.startswith("//") else line
-                lines[index] = "@%s %s" % (recipient, text)
-            if typed.verb in ("say", "me", "msg", "reply", "join", "leave"):
-                break
+        except InputError:
+            word, is_last = line.lower().lstrip().partition(" ")[0], False
+            is_text = word[:1] != "/" or word[1:] not in protocol.VERBS
+        else:
+            is_text = typed.verb in ("say", "me")
+            is_last = is_text or typed.verb in ("msg", "reply", "join", "leave")
+        if is_text:
+            text = line[1:] if line.startswith("//") else line
+            lines[index] = "@%s %s" % (recipient, text)
+        if is_last:
+            break
     return "\n".join(lines)
 
 
@@ -3181,6 +3290,8 @@ def _check(chat: Chat, verb: str, messages: List[Message], joined: str = "") -> 
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
+        while not chat.accept(message.params[:1]):  # in the terminal, which shows no notice
+            chat.inform(_STRANGER % message.params[0])
         recipient, replied = chat.conversation_named(message.params[0]), chat.reply_to
         if replied is not None and recipient is not None:
             home = chat.reply_conversation(replied)
@@ -6141,11 +6252,11 @@ class Transcript:
             parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
-        note = entry.note
-        if not note and self.conversation.kind != PRIVATE:
+        note, is_private = entry.note, entry.line.kind == PRIVATE
+        if not note:
             is_row = entry.follows(above) and entry.answer.isdigit() and entry.answer < "400"
             note = "only you" if entry.answer and not is_row else ""
-            note = "only you two" if entry.line.kind == PRIVATE else note
+            note = "only you two" if is_private and self.conversation.kind != PRIVATE else note
         return parts + render(entry, (*styles, tag), self.nickname, note, self._look)
 
     def _above(self, index: int) -> Optional[Entry]:
@@ -7115,10 +7226,7 @@ class ChatView:
         commands = list(map(self._window.chat.missing_password, lines))
         if any(commands):  # the message box asks for it
             return "\n".join(command or line for command, line in zip(commands, lines))
-        named = self._window.chat.name_recipient(text)
-        if named != text:  # the user sees it first
-            return named
-        self._window.do(self._window.chat.submit, text)
+        self._window.do(self._window.chat.submit_seen, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
@@ -7139,14 +7247,21 @@ class ChatView:
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
 
-    def visit(self, name: str) -> None:
-        """Show a room; for one that is not in the sidebar, ask first: joining might make it."""
+    def visit(self, name: str, entry: Entry) -> None:
+        """Show a room in an entry; if it is not in the sidebar, ask: joining might make it."""
         known = self._window.chat.conversation_named(name)
-        self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
+        if entry.answer in INVITATIONS:  # then it exists
+            self.open(name)
+        else:
+            self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
 
-    def join_again(self) -> None:
-        """Join the room in view, which the user was removed from."""
-        self.open(self._window.chat.current.name)
+    def join(self, room: Optional[Conversation] = None) -> None:
+        """Join a room, or that in view; ask for its password if that is what it takes."""
+        room = room or self._window.chat.current
+        if room.refusal == NEEDS_KEY:
+            self._window.questions.ask_room_password(room)
+        else:
+            self.open(room.name)
 
     def search_all(self) -> None:
         """Search all conversations for the words in the search bar, if that is open."""
@@ -7290,17 +7405,23 @@ class ChatView:
         elif "person" in tags:
             self._window.menus.open_person(entry.line.nickname, event)
         elif "room" in tags:
-            self.visit(join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c"))))
+            name = join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c")))
+            self.visit(name, entry)
         else:
             open_link(self.link_at(index))
         return "break"
 
     def _on_enter(self, event: "TkEvent") -> str:
-        """Send the chosen line again if it has failed, or open its link; else its menu."""
+        """Send the chosen line again if it has failed, or follow it; else open its menu."""
         entry = self.transcript.cursor
         links = links_of(entry) if entry is not None else []
+        rooms = (
+            _ROOM.findall(entry.text) if entry is not None and entry.answer in INVITATIONS else []
+        )
         if entry is not None and entry.delivery in FAILED:
             self.settle("retry", entry)
+        elif entry is not None and rooms:
+            self.visit(rooms[-1], entry)
         elif len(links) == 1:
             open_link(links[0])
         elif entry is not None:
@@ -7551,10 +7672,12 @@ class Menus:
 
     def open_conversation(self, conversation: Any, spot: "Spot") -> None:
         """Open the menu of a conversation."""
-        do, chat = self._window.do, self._window.chat
+        do, chat, view = self._window.do, self._window.chat, self._window.chat_view
         if not isinstance(conversation, Conversation):
             return
         entries: List[Any] = []
+        if conversation.is_outside:
+            entries = [("Join " + conversation.name, lambda: view.join(conversation)), None]
         levels = [(ALL, "Notify me of everything"), (MENTIONS, "Notify me of mentions")]
         if conversation.kind == PRIVATE:
             is_off = conversation.level == NONE
@@ -7566,7 +7689,7 @@ class Menus:
             invite = functools.partial(self._window.questions.invite, conversation)
             entries += [None, ("Invite someone…", invite)]
         if conversation is chat.current and chat.can_set_topic(conversation):
-            entries += [None, ("Change the topic…", self._window.chat_view.edit_topic)]
+            entries += [None, ("Change the topic…", view.edit_topic)]
         if chat.can_moderate(conversation):
             bans = functools.partial(self._window.questions.lift, "MODE", conversation.name, "b")
             entries += [None, *self._rules(conversation), ("Bans from this room…", bans)]
@@ -7623,9 +7746,11 @@ class Menus:
         """Open the menu at the network's name: the server, and the program."""
         window, view, questions = self._window, self._window.chat_view, self._window.questions
         head, narrow = view.sidebar.head.canvas, view.menu_button
-        hosting = ("Host a chat…", lambda: window.leave(True))
+        hosting = [("Host a chat…", lambda: window.leave(True))]
         if window.hosting.is_own:
-            hosting = ("End the chat on this computer…", questions.ask_end)
+            hosting = [("End the chat on this computer…", questions.ask_end)]
+        elif is_local(window.chat.address):  # the port is in use
+            hosting = []
         entries: List[Any] = [
             ("Browse rooms…", lambda: questions.go_to("#")),
             ("New private message…", lambda: questions.go_to("@")),
@@ -7640,7 +7765,7 @@ class Menus:
             None,
             ("Who can join, and how", window.hosting.invite),
             ("This server, and its encryption", questions.show_server, "F2"),
-            hosting,
+            *hosting,
             *self._operator_entries(),
             None,
             ("Help, keys, about Hubbub", questions.help, "F1"),
@@ -7703,8 +7828,8 @@ class Menus:
         for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
             known = chat.conversation_named(room)
             if known is not chat.current:
-                words = "Go to %s" if known else "Join %s…"
-                entries.append((words % room[:60], functools.partial(view.visit, room)))
+                words = "Go to %s" if known else "Join %s" + "…" * (entry.answer not in INVITATIONS)
+                entries.append((words % room[:60], functools.partial(view.visit, room, entry)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
             entries.append(("More for %s…" % entry.line.nickname, more))
@@ -7848,19 +7973,24 @@ class Questions:
         self._open_sheet(title, text, rows, lambda keys: self._send(*keys), hint)
 
     def ask_room_password(self, room: Conversation) -> None:
-        """Ask for the password of a room; none removes it."""
-        key = "".join(room.channel_key)
+        """Ask for the password of a room: to join it, or else to set it; none removes it."""
+        key, command = "".join(room.channel_key), ["MODE", room.name, "+k"]
+        action, hint = "Set the password", "Type a password"
+        text = "Those who join have to type it, unless an operator has invited them."
+        text += " Clear the field to remove it." if key else ""
+        if room.is_outside:
+            key, command = "", ["JOIN", room.name]
+            action, hint = "Join " + room.name, "Type the password"
+            text = "Its operators know it. They can also invite you."
 
         def row(words: str) -> Row:
             if not words and key:
                 return text_row(("MODE", room.name, "-k", key), "Remove the password")
             if protocol.is_key(words):
-                return text_row(("MODE", room.name, "+k", words), "Set the password")
+                return text_row((*command, words), action)
             rule = "At most %d characters, no spaces, no commas" % protocol.MAX_KEY
-            return text_row(None, rule if words else "Type a password")
+            return text_row(None, rule if words else hint)
 
-        text = "Those who join have to type it, unless an operator has invited them."
-        text += " Clear the field to remove it." if key else ""
         self._ask_words("Password of " + room.name, text, row, "The password", key)
 
     def ask_name(self) -> None:
@@ -7950,10 +8080,10 @@ class Questions:
         words += ["You have %s to %s." % (what, listed)] if names else []
         return " ".join(words)
 
-    def ask_close(self, close: Action, question: str = CLOSE) -> None:
-        """Ask before messages are lost."""
-        chat, words = self._window.chat, "%s %s" % (question, self.losses())
-        is_relevant = lambda: chat.state != DISCONNECTED and bool(self.losses())  # noqa: E731
+    def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
+        """Ask before messages are lost, or always."""
+        chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
+        is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
 
     def is_asking(self) -> bool:
@@ -8342,18 +8472,23 @@ class Hosting:
                 view.show_error("", host.last_line)
         elif host.port and not was_running:
             self._window.settings.hosted = view.fields[NETWORK].get().strip()
+            self._window.settings.trust(host.server)  # another may have been there before
             view.join(host.server)
 
     def invite(self) -> None:
-        """Show how others join."""
-        host, window = self._status, self._window
-        if host is not None:
-            host.is_dismissed = host.is_copied = False
+        """Show how others join; the own server is asked each time, as its network may change."""
+        window = self._window
+        inform = functools.partial(window.do, window.chat.inform)
+
+        def show() -> None:
             window.show_bars()
             window.chat_view.invitation.buttons[0].focus_set()
-        else:
+
+        if not self.is_own:
             address = "" if is_local(window.chat.address) else window.chat.address
-            window.do(window.chat.inform, how_to_join(address, window.chat.console.name))
+            inform(how_to_join(address, window.chat.console.name))
+        elif self._command is None:  # else it says that, too
+            self._status = self._run(show, inform, "--status")
 
     def invitation(self) -> Tuple[str, str, List[Tuple[str, Action]]]:
         """Return the words of the bar that invites, its icon and buttons; "" for none."""
@@ -8599,8 +8734,9 @@ class Window:
 
         if self.hosting.is_in_view:
             self.questions.ask_host_close(leave, self.hosting.end_chat)
-        elif self.questions.losses():
-            self.questions.ask_close(leave, "Leave this server?")
+        elif is_hosting or self.questions.losses():
+            words = "Leave this chat to host another?" if is_hosting else "Leave this server?"
+            self.questions.ask_close(leave, words, is_hosting)
         else:
             leave()
 
@@ -8716,11 +8852,13 @@ class Window:
         view, chat = self.chat_view, self.chat
         if not self.questions.is_asking():
             buttons: List[Tuple[str, Action]] = []
-            if chat.state == CONNECTED and chat.current.removal and not chat.current.is_banned:
-                buttons.append(("Join again", view.join_again))
+            room, icon = chat.current, "warn"
+            if chat.state == CONNECTED and room.removal and room.refusal not in FINAL:
+                words = "Type its password" if room.refusal == NEEDS_KEY else "Join again"
+                buttons.append((words, view.join))
             elif chat.state == RECONNECTING and self._connection is not None:
                 buttons += [("Try now", self._connection.retry), *self.hosting.again]
-            icon = "check" if chat.state == CONNECTED and not chat.current.removal else "warn"
+            icon = "check" if chat.state == CONNECTED and not room.removal else "warn"
             view.banner.show(chat.banner(time.time()), icon, buttons)
         close = ("Close", chat.close_announcement)
         view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])

@@ -2139,6 +2139,8 @@ class Sanction(NamedTuple):
     def describe(self, now: float, by: str = "") -> str:
         """Return what it does to its target, as "banned for 9 more minutes, by alice: noise"."""
         done = self.describe_left(now)
+        if format_left(self.until - now) == format_left(self.until - self.at):
+            done = done.replace(" more ", " ", 1)  # it is new
         return "%s%s%s" % (done, by and ", by " + by, self.reason and ": " + self.reason)
 
     def describe_left(self, now: float) -> str:
@@ -2146,9 +2148,7 @@ class Sanction(NamedTuple):
         done = {"ban": "banned", "mute": "muted"}[self.kind]
         if not self.until:
             return done
-        left = format_left(self.until - now)
-        is_new = left == format_left(self.until - self.at)
-        return "%s for %s" % (done, left if is_new else left.replace(" ", " more ", 1))
+        return "%s for %s" % (done, format_left(self.until - now).replace(" ", " more ", 1))
 
 
 class _Handle:
@@ -5852,7 +5852,8 @@ def invitation(bound: str, port: int) -> List[str]:
         return ["Only this computer can join"]
     addresses = others_reach(find_addresses(), bound)
     if not addresses:
-        return ["No network was found: only this computer can join"]
+        words = "No network was found, so nobody else can join."
+        return [words + " Connect this computer to Wi-Fi or a cable, then ask again."]
     told = [protocol.format_address(address, port) for address in addresses]
     page = ["In a browser: http://%s" % told[0]] if make_app(told[0]) else []
     return ["Tell people: %s" % at for at in told] + page

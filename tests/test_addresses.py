@@ -110,7 +110,10 @@ def test_address_of_the_listener_decides_what_is_told(found, bound, told):
         (
             "0.0.0.0",
             ["127.0.0.1"],
-            ["No network was found: only this computer can join"],
+            [
+                "No network was found, so nobody else can join."
+                " Connect this computer to Wi-Fi or a cable, then ask again."
+            ],
         ),
     ],
 )

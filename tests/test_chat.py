@@ -238,7 +238,7 @@ def test_impossible_input_is_refused_in_words(alice, typed, words):
         ("hi\n/login carol hunter2\nmore", [TO_ALL], "/login carol hunter2\nmore"),
         ("hi\n  /REGISTER s3cret", [TO_ALL], "  /REGISTER s3cret"),
         ("hi\n\u200b/oper carol hunter2", [TO_ALL], "/oper carol hunter2"),
-        ("@bob one\n@property\n  def", ["PRIVMSG bob :one"], "@property\n@bob   def"),
+        ("@bob one\n@property\n  def", ["PRIVMSG bob :one"], "@bob @property\n@bob   def"),
         ("hi\n/quit\n/foo", [TO_ALL, "QUIT"], ""),
     ],
 )
@@ -425,7 +425,7 @@ def test_notice_names_all_to_whom_the_lines_of_a_draft_go(draft, words, targets)
     """And no others: it is compared with what is sent."""
     alice = User().join()
     alice.hear(":carol!c@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst")
-    alice.type("@carol yes")
+    alice.type("to all")
     alice.sent.clear()
     assert alice.chat.describe_draft(draft).words == words
     alice.type(draft)
@@ -512,19 +512,21 @@ def test_operator_s_notice_of_an_announcement():
 @pytest.mark.parametrize(
     ("typed", "rest"),
     [
-        ("@bob one\n/etc/hosts\nsecret", "/etc/hosts\n@bob secret"),
-        ("@bob one\n@property\n  def two", "@property\n@bob   def two"),
-        ("@bob one\n/foo\n/me waves\nthree", "/foo\n@bob /me waves\nthree"),
-        ("@bob one\n/foo\n@carol two\nthree", "/foo\n@carol two\nthree"),
-        ("@bob one\n/foo\n//two", "/foo\n@bob /two"),
-        ("@bob one\n/foo", "/foo"),
+        ("@bob one\n/etc/hosts\nsecret", "@bob /etc/hosts\n@bob secret"),
+        ("@bob one\n@property\n  def two", "@bob @property\n@bob   def two"),
+        ("@bob one\n/foo\n/me waves\nthree", "@bob /foo\n@bob /me waves\nthree"),
+        ("@bob one\n/foo\n@carol two\nthree", "@bob /foo\n@carol two\nthree"),
+        ("@bob one\n/foo\n//two", "@bob /foo\n@bob /two"),
+        ("@bob one\n/foo", "@bob /foo"),
+        ("@bob one\n/who am i\nthree", "@bob /who am i\n@bob three"),
+        ("@bob one\n /LOGIN carol hunter2\ntwo", " /LOGIN carol hunter2\n@bob two"),
         ("@bob one\n/msg carol\ntwo", "/msg carol\n@bob two"),
         ("@bob one\n/reply\n/me waves", "/reply\n@bob /me waves"),
-        ("@bob one\n/msg-x\ntwo", "/msg-x\n@bob two"),
+        ("@bob one\n/msg-x\ntwo", "@bob /msg-x\n@bob two"),
         ("/join #tea\n/foo\nhi", "/foo\nhi"),
         ("one\n/foo\ntwo", "/foo\ntwo"),
         ("@bob one\n/topic x\nsecret", "@bob secret"),  # another conversation is in view then
-        ("@bob one\n/topic x\n/foo\nsecret", "/foo\n@bob secret"),
+        ("@bob one\n/topic x\n/foo\nsecret", "@bob /foo\n@bob secret"),
     ],
 )
 def test_private_lines_that_are_given_back_stay_private(alice, typed, rest):
@@ -561,32 +563,69 @@ def test_lines_that_wait_follow_their_recipient_to_a_new_name(alice):
     assert alice.sent == ["PRIVMSG rob :secret"]
 
 
+FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
+
+
 @pytest.mark.parametrize(
-    ("lines", "is_warned"),
+    ("lines", "offer"),
     [
-        ([":bob!b@h PRIVMSG alice :psst"], True),
-        ([":bob!b@h PRIVMSG alice :psst", ":carol!c@h PRIVMSG #lobby :tea?"], True),
-        ([":bob!b@h PRIVMSG alice :psst", "> @bob yes"], False),
-        ([":bob!b@h PRIVMSG alice :psst", "> /whois bob"], True),
-        ([":bob!b@h PRIVMSG alice :psst", "> hello"], False),
-        ([":bob!b@h PRIVMSG alice :psst", "> hello", ":bob!b@h PRIVMSG alice :well?"], True),
-        ([":bob!b@h PRIVMSG alice :psst", "go bob", "> yes", "go #lobby"], False),
-        ([":bob!b@h PRIVMSG alice :psst", "go bob"], False),
-        ([":bob!b@h PRIVMSG #lobby :hi"], False),
-        (["go bob", ":bob!b@h PRIVMSG alice :psst", "go #lobby"], False),  # it is not there
+        ([FROM_BOB], "Answer bob"),
+        ([FROM_BOB, ":carol!c@h PRIVMSG #lobby :tea?"], "Answer bob"),
+        ([FROM_BOB, "> @bob yes"], "Write to bob"),
+        ([FROM_BOB, "> @bob yes", "go bob", "> and no", "go #lobby"], "Write to bob"),
+        (["> @bob yes"], ""),  # not delivered yet
+        ([FROM_BOB, "> @bob yes", "> hello"], ""),
+        ([FROM_BOB, ":carol!c@h PRIVMSG alice :hm", "> @carol yes"], "Answer bob"),
+        ([FROM_BOB, ":carol!c@h PRIVMSG alice :hm", "> @bob yes"], "Answer carol"),
+        ([FROM_BOB, "> @bob yes", ":bob!b@h QUIT :bye", ":bob!b@h JOIN #lobby"], "Write to bob"),
+        ([FROM_BOB, "> /whois bob"], "Answer bob"),
+        ([FROM_BOB, "> hello"], ""),
+        ([FROM_BOB, "> hello", ":bob!b@h PRIVMSG alice :well?"], "Answer bob"),
+        ([FROM_BOB, "go bob", "> yes", "go #lobby"], ""),
+        ([FROM_BOB, "go bob"], ""),
+        ([":bob!b@h PRIVMSG #lobby :hi"], ""),
+        (["go bob", FROM_BOB, "go #lobby"], ""),  # it is not there
+        # A draft that was begun then keeps it, until it is sent or emptied:
+        ([FROM_BOB, "draft she", "go bob", "> yes", "go #lobby"], "Answer bob"),
+        ([FROM_BOB, "draft she", "draft @bob she", "go bob", "> yes", "go #lobby"], "Answer bob"),
+        ([FROM_BOB, "draft she", "go bob", "> yes", "go #lobby", "draft "], ""),
+        ([FROM_BOB, "draft she", "go bob", "> yes", "close bob"], "Answer bob"),
+        ([FROM_BOB, "> @bob yes", "draft she", "close bob"], ""),
     ],
 )
-def test_draft_for_all_says_so_below_an_unanswered_private_line(alice, lines, is_warned):
+def test_draft_for_all_says_so_below_private_lines(alice, lines, offer):
+    """Below those that are not answered, and the user's own, up to their last line to all."""
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == ">":
             alice.type(rest)
         elif word == "go":
             alice.chat.do(NOW, alice.chat.open, rest)
+        elif word == "draft":
+            alice.chat.describe_draft(rest)
+        elif word == "close":
+            alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named(rest))
         else:
             alice.hear(line)
-    expected = "To everyone in #lobby", "warn", "Answer bob privately"
-    assert alice.chat.describe_draft("yes")[:3] == (expected if is_warned else ("", "lock", ""))
+    expected = "To everyone in #lobby", "warn", offer + " privately"
+    assert alice.chat.describe_draft("yes")[:3] == (expected if offer else ("", "lock", ""))
+
+
+@pytest.mark.parametrize(
+    ("draft", "is_named"),
+    [
+        ("hey @bob I like tom", True),
+        ("/me hugs @Bob.", True),
+        ("one\n(@bob?) two", True),
+        ("hey bob", False),
+        ("hey @zoe", False),
+        ("write to a@bob", False),
+        ("hey @", False),
+    ],
+)
+def test_draft_for_all_that_names_a_user_like_a_recipient_says_so(alice, draft, is_named):
+    expected = ("To everyone in #lobby", "announce", "") if is_named else ("", "lock", "")
+    assert alice.chat.describe_draft(draft)[:3] == expected
 
 
 def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
@@ -1822,17 +1861,47 @@ def test_server_that_is_full_is_not_called_a_lost_connection(alice):
     assert alice.chat.banner(NOW) == words
 
 
-def test_nothing_goes_by_itself_after_the_user_was_turned_away(alice):
-    """The user may be let in again, an hour later."""
+@pytest.mark.parametrize("fault", [client.REJECTED, client.TRUST])
+def test_nothing_goes_by_itself_after_the_user_was_turned_away(alice, fault):
+    """The user may be let in again, an hour later, or trust another server at the address."""
     alice.type("in flight")
     alice.lose()
     alice.type("written here")
     reason = "You are banned, by root: noise."
-    assert alice.handle(Disconnected(client.REJECTED, reason)) == ["[SYSTEM]: " + reason]
+    assert alice.handle(Disconnected(fault, reason)) == ["[SYSTEM]: " + reason]
     states = [item.entry.delivery for item in alice.chat.outbox.items]
-    assert states == [client.UNKNOWN] * 2 and alice.chat.unsent == 0
+    assert states == [client.UNKNOWN, client.REFUSED] and alice.chat.unsent == 0
     alice.join()
     assert str(alice.sent).count("PRIVMSG") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "is_another"), [("Parents\\x20evening", True), ("Office", False), ("", False)]
+)
+def test_nothing_goes_by_itself_to_another_chat_at_the_address(alice, name, is_another):
+    alice.lose()
+    alice.type("for the class")
+    alice.connect()
+    shown = alice.hear(*[":hub 005 alice NETWORK=%s :are supported" % name] * bool(name))
+    words = "[SYSTEM]: This chat is called Parents evening now."
+    assert shown == [words] * is_another
+    alice.hear(WELCOME[0], *WELCOME[2:])
+    assert ("for the class" in str(alice.sent)) != is_another
+    assert alice.chat.unsent == (not is_another)
+
+
+def test_name_that_is_learned_late_holds_nothing(alice):
+    """By a reconnect to a server whose name was not known, or once all is settled."""
+    alice.type("in flight")
+    alice.hear(":hub 005 alice NETWORK=Other :are supported")
+    assert alice.chat.unsent == 1
+    bob = User()
+    bob.connect()
+    bob.hear(*WELCOME[2:])
+    bob.lose()
+    bob.type("later")
+    bob.join()
+    assert "later" in str(bob.sent)
 
 
 def test_banner_counts_down_and_says_when_it_is_over(alice):
@@ -1848,6 +1917,40 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.chat.banner(NOW + 4) == ""
     assert alice.chat.hint == "Message #lobby"
     assert alice.handle(Disconnected(CLOSED, "")) == []  # the user's own wish
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+@pytest.mark.parametrize("view", ["#lobby", "bob"])
+def test_private_message_waits_for_the_user_if_the_name_may_have_changed_hands(
+    alice, view, is_resumed
+):
+    alice.do(alice.chat.do(NOW, alice.chat.open, view))
+    alice.lose()
+    alice.type("@bob one")
+    alice.type("@bob two")
+    alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
+    alice.type("to all")
+    alice.join(is_resumed=is_resumed)
+    private = ["PRIVMSG bob :one", "PRIVMSG bob :two"]
+    sent = [line for line in alice.sent if line.startswith("PRIVMSG")]
+    assert sorted(sent) == ["PRIVMSG #lobby :to all", *(private if is_resumed else [])]
+    reason = "[SYSTEM]: Not sent: since the connection was lost, someone else may have the name"
+    assert str(alice.seen(view)).count(reason + " bob. Try again sends it.") == (not is_resumed)
+    if not is_resumed:
+        assert "![you -> bob]: one (not delivered)!" in alice.seen(view)
+        failed = alice.chat.outbox.having(client.REFUSED)[0].entry
+        alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+        assert alice.sent == private[:1]
+
+
+def test_private_message_of_a_closed_conversation_that_is_not_sent_is_told(alice):
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.lose()
+    alice.type("one")
+    alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.current))
+    alice.join()
+    assert not any("PRIVMSG" in line for line in alice.sent)
+    assert any("may have the name bob." in line for line in alice.seen())
 
 
 def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice):
@@ -2266,6 +2369,16 @@ def test_private_history_without_a_link_is_no_proof_unless_the_session_goes_on(k
         assert "![you -> bob]: hi (may not have arrived)!" in kept.seen()
 
 
+def test_private_message_that_has_not_arrived_is_not_sent_to_another_user(kept):
+    kept.hear("@msgid=1 :bob!b@h PRIVMSG alice :psst")
+    kept.type("@bob hi")
+    kept.lose()
+    kept.join()
+    kept.all_sent  # noqa: B018
+    kept.hear(*history("#lobby"), *history("bob", "msgid=1 :bob!b@h PRIVMSG alice :psst"))
+    assert kept.sent == [] and "![you -> bob]: hi (may not have arrived)!" in kept.seen("bob")
+
+
 def test_history_that_has_lost_its_end_is_no_proof():
     link = Link(3)
     link.run()
@@ -2653,15 +2766,97 @@ def test_return_is_told_and_a_name_that_may_be_another_user_s_is_pointed_out(ali
     assert "here again" not in str(alice.seen() + alice.seen("#tea"))
 
 
+TAKEN = [":bob!b@h NICK bobby", ":carol!c@h NICK bob"]  # the name of a user
+RETURNED = [":bob!b@h QUIT :bye", ":bob!x@h JOIN #lobby * :Bob"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_stranger"),
+    [
+        (TAKEN, True),
+        ([*TAKEN, ":bob!c@h JOIN #tea * :Carol"], True),
+        ([FROM_BOB, *TAKEN], True),
+        ([FROM_BOB, *TAKEN, ":bob!c@h NICK carol", ":bobby!b@h NICK bob"], True),  # for safety
+        ([":bob!b@h QUIT :bye", ":carol!c@h NICK Bob"], True),
+        ([FROM_BOB, ":bob!b@h QUIT :bye", ":carol!c@h NICK bob"], True),
+        ([FROM_BOB, *RETURNED], True),
+        (RETURNED, True),  # the draft was begun before
+        ([RETURNED[0], ":bob!b@h JOIN #lobby bob :Bob"], False),
+        ([RETURNED[0], ":bob!b@h JOIN #lobby"], False),  # the account is not known
+        ([":bob!b@h NICK rob", ":rob!b@h NICK bob"], False),
+        ([":bob!b@h NICK rob", ":carol!c@h NICK bob", ":bob!c@h QUIT", RETURNED[1]], True),
+        ([":alice!a@h NICK al", ":bob!b@h NICK alice", ":alice!b@h NICK bob"], False),
+        ([":bob!b@h NICK BOB"], False),
+        ([":bob!b@h JOIN #tea * :Bob"], False),
+        ([":carol!c@h NICK caro"], False),
+    ],
+)
+def test_draft_to_a_name_that_may_be_another_user_s_asks_once(alice, lines, is_stranger):
+    alice.hear(":alice!a@h JOIN #tea", ":carol!c@h JOIN #lobby", *lines)
+    draft = "@bob I like tom"
+    known = "Privately to bob"
+    warned = known + ", who may be someone else than before"
+    steps = [(warned, "warn"), (warned + ". Enter again sends it", "warn"), (known, "lock")]
+    alice.sent.clear()
+    for words, icon in steps if is_stranger else steps[2:]:
+        assert alice.chat.describe_draft(draft)[:2] == (words, icon)
+        assert alice.sent == []
+        outcome = alice.chat.do(NOW, alice.chat.submit_seen, draft)
+        alice.do(outcome)
+        assert outcome.rest == (draft if words == warned else "")
+        if words != warned:
+            assert alice.sent == ["PRIVMSG bob :I like tom"]
+            break
+
+
+@pytest.mark.parametrize("draft", ["hi", "@bob hi", "one\n@carol two"])
+def test_conversation_with_another_user_than_before_asks_once(alice, draft):
+    """Also in a reply, and if there are other recipients; the terminal says it and sends."""
+    alice.hear(":dave!d@h JOIN #lobby", ":carol!c@h JOIN #lobby", FROM_BOB)
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.do(alice.chat.do(NOW, alice.chat.reply, alice.chat.current.entries[0]))
+    alice.hear(":bob!b@h QUIT :bye", ":dave!d@h NICK bob")
+    notice = alice.chat.describe_draft(draft)
+    assert "to bob, who may be someone else than before" in notice.words and notice.icon == "warn"
+    assert alice.chat.do(NOW, alice.chat.submit_seen, draft).rest == draft
+    assert alice.chat.do(NOW, alice.chat.submit_seen, draft).rest == ""
+    alice.hear(":bob!d@h QUIT :bye", ":bob!x@h JOIN #lobby * :Bob")
+    words = "[SYSTEM]: bob may be someone else than before."
+    typed = [alice.type("more"), alice.type("more")]
+    assert [words in lines for lines in typed] == [True, False]
+
+
+def test_failed_message_is_not_sent_to_another_user_unasked(alice):
+    alice.hear(":bob!b@h QUIT :bye")
+    alice.type("@bob psst")
+    alice.hear(":hub 401 alice bob :No such nick", ":bob!x@h JOIN #lobby * :Bob")
+    (failed,) = [e for e in alice.chat.current.entries if e.delivery in client.FAILED]
+    alice.sent.clear()
+    answer = alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert answer == ["[SERVER]: bob may be someone else than before. Try again to send it."]
+    assert alice.sent == []
+    alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
+    assert alice.sent == ["PRIVMSG bob :psst"]
+
+
+def test_names_that_change_hands_do_not_fill_the_memory(alice, monkeypatch):
+    monkeypatch.setattr(client, "MAX_LISTED", 3)
+    for number in range(9):
+        alice.hear(":u%d!u@h JOIN #lobby" % number, ":u%d!u@h QUIT :bye" % number)
+    assert list(alice.chat.former) == ["u6", "u7", "u8"]
+
+
 def test_user_who_renames_to_a_name_that_was_given_up_is_pointed_out(alice):
     alice.hear(":bob!b@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby", ":bob!b@h QUIT :bye")
     alice.hear(":carol!c@h NICK bob")
-    assert alice.seen("bob")[-2:] == [
+    told = [
         "[SERVER]: bob left the chat",
         "[SERVER]: carol is now called bob",
+        "[SYSTEM]: bob may be someone else than before.",
     ]
+    assert alice.seen("bob")[-3:] == told
     alice.hear(":bob!c@h JOIN #tea * :Carol")
-    assert alice.seen("bob")[-1] == "[SERVER]: carol is now called bob"
+    assert alice.seen("bob")[-3:] == told and told[-1] not in alice.seen()
 
 
 @pytest.mark.parametrize(
@@ -2794,7 +2989,7 @@ def test_private_conversation_and_what_waits_there_follow_a_new_nickname(alice, 
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     alice.lose()
     alice.type("hi")
-    alice.connect()
+    alice.connect(is_resumed=True)
     alice.hear(":bob!b@h NICK " + name, *WELCOME)
     assert name in alice.names and "bob" not in alice.names
     alice.hear(":hub 376 alice :End")
@@ -2873,6 +3068,11 @@ def test_operator_is_not_told_again_after_a_reconnect(alice):
     assert OPERATES % "#tea" not in alice.hear(*rejoined, ":hub 324 alice #tea +nt")
 
 
+def test_operator_of_the_server_is_not_told_what_a_room_s_may(alice):
+    alice.hear(":hub MODE alice +o")
+    assert OPERATES % "#tea" not in enter(alice, "@")
+
+
 @pytest.mark.parametrize(
     ("age", "others", "is_made"),
     [(0, "", True), (-1, "", True), (3600, "", False), (0, " bob", False)],
@@ -2916,6 +3116,12 @@ def test_rule_of_private_messages_is_shown_to_those_for_whom_it_holds(caps, line
     alice.hear(*lines)
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert (client.PRIVATE_RULE in alice.chat.empty_text) == is_shown
+    is_registered = bool(caps) and not is_shown
+    rule = "Messages from before you or bob registered are not shown."
+    assert (rule in alice.chat.empty_text) == is_registered
+    assert ("No messages here yet" in alice.chat.empty_text) != is_registered
+    alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
+    assert alice.chat.empty_text == "No messages here yet. Say hello."
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ MODULES = ("client.py", "protocol.py", "server.py")
 FAKE = """
 import signal, sys
 def main():
-    is_command = sys.argv[1].startswith("--add-account=")
+    is_command = sys.argv[1].startswith(("--add-account=", "--status"))
     if not is_command:
         with open({seen!r}, "a") as file:
             file.write(" ".join(sys.argv[1:]) + chr(10))
@@ -175,7 +176,7 @@ def test_chat_of_another_user_of_this_computer_is_not_taken_over(desktop, hosts,
     hub.welcome()
     desktop.pump(lambda: alice.window.is_chatting)
     alice.open_menu()
-    assert "Host a chat…" in alice.menu and not OWN.intersection(alice.menu)
+    assert not {"Host a chat…", *OWN}.intersection(alice.menu)
     assert not hosts and not invitation(alice)
 
 
@@ -354,8 +355,8 @@ def test_others_are_invited_until_the_user_has_enough(desktop, hub, fake):
     alice.chat_view.invitation.buttons[0].invoke()
     desktop.pump(lambda: invitation(alice)[1] == "Copied")
     alice.open_menu("Who can join, and how")
-    assert alice.has_focus(alice.chat_view.invitation.buttons[0])
     desktop.pump(lambda: invitation(alice) == (words, "Copy", "Close"))
+    desktop.pump(lambda: alice.has_focus(alice.chat_view.invitation.buttons[0]))
     assert alice.root.clipboard_get() == "http://192.168.1.20:12001"
     alice.chat_view.invitation.buttons[1].invoke()
     desktop.pump(lambda: not invitation(alice))
@@ -365,6 +366,26 @@ def test_server_says_in_its_own_words_why_nobody_can_join(desktop, hub, fake):
     fake.runs_at(hub)
     alice = host_at(desktop, hub)
     desktop.pump(lambda: invitation(alice) == ("Only this computer can join", "Close"))
+
+
+def test_server_is_asked_anew_each_time_how_others_join(desktop, hub, fake):
+    """The network may have come, or gone, since the start."""
+    at, none = "[SERVER] Running on 127.0.0.1:%d" % hub.port, "No network was found. Connect it"
+    fake.plays(at, "[SERVER] " + none)
+    alice = host_at(desktop, hub)
+    desktop.pump(lambda: invitation(alice) == (none, "Close"))
+    fake.plays(at, "[SERVER] Tell people: 192.168.1.20:12001")
+    alice.open_menu("Who can join, and how")
+    desktop.pump(lambda: (invitation(alice) or "")[1:] == ("Copy", "Close"))
+    desktop.pump(lambda: alice.has_focus(alice.chat_view.invitation.buttons[0]))
+    fake.plays(at, "[SERVER] " + none)
+    alice.open_menu("Who can join, and how")
+    desktop.pump(lambda: invitation(alice) == (none, "Close"))
+    fake.plays(code=2)
+    (fake.folder / "server.py").write_text("import sys\ndef main():\n    sys.exit('no disk')\n")
+    alice.open_menu("Who can join, and how")
+    alice.sees("[SYSTEM]: No disk")
+    assert not invitation(alice)
 
 
 def test_nothing_is_asked_after_the_server_has_ended(desktop, hub, hosts, fake):
@@ -525,7 +546,7 @@ def test_host_is_asked_before_it_leaves_for_another_server(desktop, hosts):
         alice.sees("[SERVER]: alice joined the chat")
         # The other server is told nothing of that chat, and it is not in question here.
         alice.open_menu()
-        assert "Host a chat…" in alice.menu and not OWN.intersection(alice.menu)
+        assert not {"Host a chat…", *OWN}.intersection(alice.menu)
         alice.press("Escape")
         assert "--add-account" not in str([host.process.args for host in hosts[2:]])
         assert not alice.window.chat.session.account
@@ -551,8 +572,29 @@ def test_chat_elsewhere_cannot_be_ended(alice):
         alice.window.chat.address = address
         alice.open_menu()
         assert OWN.issubset(alice.menu) == (bound == address)
-        assert ("Host a chat…" in alice.menu) == (bound != address)
+        assert ("Host a chat…" in alice.menu) == (address != at)
         alice.press("Escape")
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_server_that_the_window_has_just_started_is_met_anew(
+    desktop, hosts, monkeypatch, tmp_path, open_room
+):
+    """Whatever was at its address before; a server that it has not started is not."""
+    first = open_room(data=str(tmp_path / "first"))
+    port = first.server.port
+    desktop.join(port, "alice").close()
+    first.close()
+    monkeypatch.setattr(Host, "OPTIONS", ("--host=127.0.0.1", "--port=%d" % port))
+    alice = host(desktop)
+    alice.sees("[SERVER]: alice joined the chat")
+    pin = alice.window.chat.session.pin
+    assert pin and alice.window.settings.pins["127.0.0.1:%d" % port] == pin
+    alice.window._end_both()
+    wait_until(lambda: has_ended(hosts[0]))
+    third = open_room(data=str(tmp_path / "third"), port=port)
+    alice = desktop.open(third.server.port, "alice", at_once=True)
+    assert "shows another certificate than before" in alice.wait_for_error(SERVER)
 
 
 # Programs in one file, and incomplete copies

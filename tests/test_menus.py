@@ -11,7 +11,7 @@ from client import Tip
 MAIN = ["Browse rooms…", "New private message…", "Search all conversations…",
         "Set me away", "Another name…", "Register this name…", "Log in…",
         "Turn sound off", "Switch to light", "Larger", "Smaller", "Who can join, and how",
-        "This server, and its encryption", "Host a chat…", "Help, keys, about Hubbub",
+        "This server, and its encryption", "Help, keys, about Hubbub",
         "Other server…", "Quit"]  # fmt: skip
 
 
@@ -128,8 +128,23 @@ def test_leaving_a_server_asks_before_messages_are_lost(settled, desktop):
 
 def test_hosting_is_offered_where_no_chat_runs_here(settled, desktop):
     settled.window.chat.address = "192.0.2.1:12001"
+    words = "Leave this chat to host another?"
     settled.open_menu("Host a chat…")
+    desktop.pump(lambda: settled.banner == words)
+    buttons = settled.chat_view.banner.buttons
+    assert [button.cget("text") for button in buttons] == ["Leave", "Stay"]
+    buttons[1].invoke()
+    assert settled.window.is_chatting
+    settled.write("a draft")
+    settled.open_menu("Host a chat…")
+    words += " You have an unfinished message to #lobby."
+    desktop.pump(lambda: settled.banner == words)
+    settled.box.delete("1.0", "end")  # the question stays
+    for _ in range(2):
+        settled.window.show_bars()
+    settled.chat_view.banner.buttons[0].invoke()
     desktop.pump(settled.connect_view.fields[client.NETWORK].winfo_viewable)
+    assert not settled.window.is_chatting
 
 
 @pytest.mark.parametrize("way", ["click", "key"])

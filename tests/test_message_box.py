@@ -316,13 +316,43 @@ def edges(widget):
     return right, widget.winfo_y() + widget.winfo_height() / 2
 
 
+def test_draft_keeps_its_warning_when_the_private_line_is_answered_elsewhere(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    alice.type("she is Ruth")
+    alice.chat_view.open("bob")
+    alice.type("wait", "<Return>", "a moment")
+    alice.chat_view.open("#lobby")
+    assert (alice.draft, alice.notice) == ("she is Ruth", "To everyone in #lobby")
+    assert alice.offer == "Answer bob privately"
+    alice.type("<Return>")
+    hub.expect("PRIVMSG #lobby :she is Ruth")
+    alice.type("x")
+    assert (alice.notice, alice.offer) == ("", "")
+
+
+def test_private_draft_is_seen_again_when_another_user_takes_the_name(alice, desktop, hub):
+    hub.send(":carol!c@h JOIN #lobby")
+    alice.sees("[SERVER]: carol joined the chat")
+    alice.type("@bob I like tom")
+    hub.send(":bob!b@h NICK bobby", ":carol!c@h NICK bob")
+    alice.sees("[SERVER]: carol is now called bob")
+    warned = "Privately to bob, who may be someone else than before"
+    assert alice.notice == warned
+    alice.type("<Return>")
+    assert (alice.draft, alice.notice) == ("@bob I like tom", warned + ". Enter again sends it")
+    alice.type("<Return>")
+    hub.expect("PRIVMSG bob :I like tom")
+    assert alice.draft == ""
+
+
 def test_offer_that_ends_leaves_the_focus_in_the_box(alice, desktop, hub):
     hub.send(":bob!b@h PRIVMSG alice :psst")
     alice.sees("[bob -> you]: psst  (only you two)")
     alice.type("see you")
     alice.chat_view.composer.answer.focus_force()
     desktop.update()
-    hub.send(":alice!alice@host PRIVMSG bob :from my other window")
+    hub.send(":carol!c@h KICK #lobby alice :out")
     desktop.pump(lambda: not alice.offer)
     assert alice.has_focus(alice.box)
 

@@ -135,12 +135,27 @@ def test_muted_user_is_told_by_whom_and_why_and_may_ask_an_operator(teacher, des
     carol.sees("[SERVER]: You are muted for 1 hour, by alice: noise." + STILL)
     desktop.pump(lambda: hint.cget("text") == "You are muted: you can read, but not write here")
     carol.say("why?")
-    carol.sees("[SERVER]: You are muted for 1 hour.")
+    carol.sees("[SERVER]: You are muted for 1 more hour.")
     carol.say("@alice why?")
     desktop.pump(lambda: "[carol -> you]: why?" in str(teacher.lines))
     teacher.say("/unban carol")
     carol.sees("[SERVER]: You may write again.")
     desktop.pump(lambda: hint.cget("text") == "Message #lobby")
+
+
+def test_answers_in_a_private_conversation_are_seen_by_the_user_alone(teacher, desktop, room):
+    carol = desktop.join(room.server.port, "carol")
+    carol.chat_view.open("bob")
+    teacher.say("/mute carol 10m")
+    only = "  (only you)"
+    words = "[SERVER]: You are muted for 10 minutes, by alice." + STILL + only
+    desktop.pump(lambda: words in carol.lines)
+    carol.say("bob?")
+    desktop.pump(lambda: "[SERVER]: You are muted for 10 more minutes." + only in carol.lines)
+    teacher.say("/unban carol")
+    desktop.pump(lambda: "[SERVER]: You may write again." + only in carol.lines)
+    carol.say("bob!")
+    desktop.pump(lambda: "[you -> bob]: bob!" in carol.lines)
 
 
 def drawn_people(person):
@@ -316,6 +331,7 @@ def test_operator_of_a_room_bans_from_it_and_lifts_that(desktop, room):
 def test_banned_from_a_room_is_not_asked_to_join_it_again(teacher, desktop, room, mask):
     carol = desktop.join(room.server.port, "carol")
     desktop.pump(lambda: "carol" in teacher.people)
+    words = "You were removed from #lobby by alice: too loud"
     if mask.startswith("carol"):
         remove(teacher, "carol", "Ban from #lobby…", "too loud")
     else:
@@ -324,8 +340,9 @@ def test_banned_from_a_room_is_not_asked_to_join_it_again(teacher, desktop, room
         teacher.window.do(chat.send_command, "KICK", "#lobby", "carol", "too loud")
         desktop.pump(lambda: carol.chat_view.banner.buttons)
         answer(desktop, carol, "Join again")  # a mask says nothing to her
-        carol.sees("[SERVER]: You are banned from #lobby. Its operators can lift that.")
-    desktop.pump(lambda: carol.banner.startswith("You were removed from #lobby by alice: too loud"))
+        words = "You are banned from #lobby. Its operators can lift that."
+        carol.sees("[SERVER]: " + words)
+    desktop.pump(lambda: carol.banner == words)
     desktop.pump(lambda: not carol.chat_view.banner.buttons)
     assert carol.chat_view.composer.hint.cget("text") == "You are banned from #lobby"
     teacher.window.do(teacher.window.chat.send_command, "MODE", "#lobby", "-b", mask)
@@ -429,6 +446,7 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     lobby = alice.window.chat.current
     desktop.pump(lambda: alice.window.chat.session.is_chanop(lobby.members.get("alice")))
     assert "logged in as" not in str(alice.lines)
+    assert client.OPERATES % "#lobby" not in str(alice.lines)
     desktop.pump(lambda: alice.window.chat.session.is_operator)
     bob = IrcTalker(hosts[0].port).register("bob")
     desktop.pump(lambda: "bob" in alice.people)
@@ -447,6 +465,7 @@ def test_who_hosts_is_the_operator_of_the_chat(desktop, hosts):  # noqa: F811
     again.open_menu("Become the operator")
     again.sees("[SERVER]: You are an operator now.")
     again.sees("[SERVER]: teacher became an operator of #lobby")
+    assert client.OPERATES % "#lobby" not in str(again.lines)
 
 
 def test_name_of_the_host_stays_theirs_while_the_window_is_closed(desktop, hosts):  # noqa: F811

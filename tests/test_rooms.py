@@ -618,12 +618,16 @@ def test_rooms_of_the_server_are_suggested_without_their_sign(alice, desktop):
     ],
 )
 def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, typed, refusal):
+    buttons = {"+k": ["Type its password"], "+b": []}.get(mode[:2], ["Join again"])
     room.bob.send("MODE #maths " + mode)
     room.bob.heard()
     alice.say("/join maths" + typed)
     alice.sees("[SERVER]: " + refusal)
     sidebar = alice.chat_view.sidebar.list
     desktop.pump(lambda: alice.drawn(sidebar).count("not joined") == 1)
+    desktop.pump(lambda: alice.banner == refusal.partition(" Type /join")[0])
+    assert [button.cget("text") for button in alice.chat_view.banner.buttons] == buttons
+    assert choose_in_room_menu(alice)[0] == "Join #maths"
     assert choose_in_room_menu(alice)[-1] == "Remove from the list"
     alice.chat_view.buttons["more"].invoke()
     alice.choose("Remove from the list")
@@ -632,3 +636,58 @@ def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, ty
     alice.sees("[SERVER]: alice joined #secrets")
     assert "not joined" not in alice.drawn(sidebar)
     assert choose_in_room_menu(alice)[-1] == "Leave #secrets"
+
+
+@pytest.mark.parametrize("way", ["banner", "menu"])
+def test_password_of_a_room_is_typed_to_join_it(alice, desktop, room, way):
+    room.bob.send("MODE #maths +k sesame")
+    room.bob.heard()
+    alice.chat_view.open("#maths")
+    desktop.pump(lambda: alice.banner == "#maths has a password.")
+    for typed in ("wrong", "sesame"):
+        if way == "menu":
+            choose_in_room_menu(alice, "Join #maths")
+        else:
+            alice.chat_view.banner.buttons[0].invoke()
+        assert rows(alice) == ["Type the password"]
+        desktop.pump(lambda: alice.has_focus(alice.sheet.field.text))
+        alice.sheet.field.set("two words")
+        desktop.pump(lambda: rows(alice) == ["At most 32 characters, no spaces, no commas"])
+        alice.sheet.field.set(typed)
+        desktop.pump(lambda: rows(alice) == ["Join #maths"])
+        alice.press("Return")
+        if typed == "wrong":
+            channel = alice.window.chat.current
+            desktop.pump(lambda channel=channel: channel.membership == client.OUTSIDE)
+    alice.sees("[SERVER]: alice joined #maths")
+    desktop.pump(lambda: not alice.banner)
+    assert "Join #maths" not in choose_in_room_menu(alice)
+
+
+def test_room_that_is_open_again_is_joined_from_the_banner(alice, desktop, room):
+    room.bob.send("MODE #maths +i")
+    room.bob.heard()
+    alice.chat_view.open("#maths")
+    desktop.pump(lambda: alice.banner.startswith("#maths is open to invited users only."))
+    room.bob.send("MODE #maths -i")
+    room.bob.heard()
+    alice.chat_view.banner.buttons[0].invoke()
+    alice.sees("[SERVER]: alice joined #maths")
+    desktop.pump(lambda: not alice.banner)
+
+
+@pytest.mark.parametrize("way", ["click", "Return", "menu"])
+def test_invitation_is_accepted_where_it_is_shown(alice, desktop, room, way):
+    """At once: the room of an invitation exists."""
+    room.bob.send("MODE #maths +i", "INVITE alice #maths")
+    line = "[SERVER]: bob invites you to #maths. Type /join #maths  (only you)"
+    desktop.pump(lambda: line in alice.lines)
+    if way == "click":
+        alice.click("#maths")
+    else:
+        alice.press("Up", alice.text)
+        alice.press("Return" if way == "Return" else "Shift-F10")
+        if way == "menu":
+            alice.choose("Join #maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    assert alice.sheet is None

@@ -268,18 +268,25 @@ def test_server_with_a_lock_in_the_list_is_not_joined_in_the_clear(desktop, room
 def test_nothing_unsent_is_lost_if_the_chat_in_view_is_refused(
     desktop, open_chat, monkeypatch, certificate
 ):
+    """Nor is it sent: another chat may be there now."""
     monkeypatch.setattr(client, "RETRY_TIMES", (0.0,))
-    alice = desktop.join(open_chat().server.port, "alice")
+    first = open_chat()
+    alice = desktop.join(first.server.port, "alice")
     window = alice.window
-    open_chat(certificate).plain("bob")
+    first.close()
+    desktop.pump(lambda: window.chat.state == client.RECONNECTING)
+    alice.say("for the class")
+    alice.write("and a draft")
+    bob = open_chat(certificate).irc("bob")
     assert REFUSALS[certificate] in alice.wait_for_error(SERVER)
     assert not window.is_chatting
-    window.do(window.chat.submit, "are you there?")
-    alice.write("and a draft")
     alice.connect_view.trust.invoke()
-    alice.sees("[alice]: are you there?")
-    desktop.pump(lambda: not window.chat.unsent)
-    assert alice.draft == "and a draft"
+    desktop.pump(lambda: window.is_chatting and window.chat.session.is_settled)
+    failed = "[alice]: for the class  (not delivered)   Try\xa0again  ·  Edit  ·  Discard"
+    assert failed in alice.lines
+    assert alice.draft == "and a draft" and "for the class" not in str(bob.heard())
+    alice.click("Try\xa0again")
+    bob.expect("PRIVMSG #lobby :for the class")
 
 
 @needs_openssl
