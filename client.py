@@ -8373,6 +8373,7 @@ class Hosting:
 
     def on_connected(self) -> None:
         """Become the operator of the chat that the user hosts, unless logged in as its host."""
+        self.again = []
         if self.host is not None and self.is_own:
             self.host.was_joined = True
         if self._window.settings.hosted and not self._has_login and self.is_own:
@@ -8732,11 +8733,12 @@ class Window:
             self.leave_chat()
             self.connect_view.open_form(is_hosting)
 
+        is_new = is_hosting and not self.hosting.again
         if self.hosting.is_in_view:
             self.questions.ask_host_close(leave, self.hosting.end_chat)
-        elif is_hosting or self.questions.losses():
-            words = "Leave this chat to host another?" if is_hosting else "Leave this server?"
-            self.questions.ask_close(leave, words, is_hosting)
+        elif is_new or self.questions.losses():
+            words = "Leave this chat to host another?" if is_new else "Leave this server?"
+            self.questions.ask_close(leave, words, is_new)
         else:
             leave()
 
