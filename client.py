@@ -5542,6 +5542,7 @@ class Composer(TextBox):
         self.frame.columnconfigure(2, weight=1)  # else the column of the send button would grow
         wrap_text(self.notice, look.px(40))
         look.follow(self.notice, self.show_notice)
+        self.frame.bind("<Configure>", lambda event: self.show_notice())
         self.text.configure(padx=look.px(10))
         self.text.grid(row=1, columnspan=2)
         # Not in the text: Tk tells no widget that it gets the focus from one inside it.
@@ -5661,7 +5662,10 @@ class Composer(TextBox):
         set_shown(self.notice, bool(notice.words))
         if not notice.offer and self.frame.focus_lastfor() is self.answer:
             self.text.focus_set()
-        self.answer.configure(text=self._look.text(notice.offer))
+        verb, *_ = notice.offer.split() or [""]
+        is_narrow = self.frame.winfo_width() < self._look.dp(440)
+        offer = "%s privately" % verb if is_narrow else notice.offer
+        self.answer.configure(text=self._look.text(offer))
         set_shown(self.answer, bool(notice.offer))
 
     def _on_return(self, event: "Optional[TkEvent]" = None) -> str:

@@ -152,7 +152,7 @@ def test_pictures_of_a_changing_width_are_few_and_stay_in_view(alice, desktop):
         if int(alice.root.tk.call("image", "width", name)) > 300
     ]  # fmt: skip
     for width in range(300, 500):
-        look.box(width, 40, 8, "hover")
+        look.box(width, 40, 8, "hover", is_kept=False)
     names = alice.root.tk.call("image", "names")
     assert len(names) < before + 40 and ring in map(str, names)
 

@@ -310,6 +310,19 @@ def test_offer_is_level_with_the_notice_and_ends_where_the_box_does(alice, deskt
     assert edges(box.text)[0] == box.button.winfo_x()
 
 
+@pytest.mark.parametrize("zoom", [100, 150])
+def test_notice_beside_an_offer_breaks_no_word(alice, desktop, hub, zoom):
+    """In a narrow window."""
+    hub.send(":grace_with_a_long_name!g@h PRIVMSG alice :psst")
+    alice.root.geometry("480x600")
+    alice.window.look.change("dark", zoom)
+    alice.type("see you")
+    box, font = alice.chat_view.composer, alice.window.look.font["small_bold"]
+    desktop.pump(lambda: box.answer.winfo_viewable() and alice.root.winfo_width() == 480)
+    widest = max(map(font.measure, alice.notice.split()))
+    desktop.pump(lambda: int(str(box.notice.cget("wraplength"))) >= widest)
+
+
 def edges(widget):
     """Return the right edge of a widget, and its middle from above."""
     right = widget.winfo_x() + widget.winfo_width()
