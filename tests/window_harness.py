@@ -241,6 +241,7 @@ class Person:
             cannot("there is no xdotool here")
         with subprocess.Popen(["xdotool", *action]) as process:
             self._desktop.pump(lambda: process.poll() is not None)
+        self.root.winfo_pointerxy()  # asks the X server, which has sent the keys by its answer
         self._desktop.update()
 
     def click(self, words):
