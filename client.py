@@ -1563,9 +1563,11 @@ class Chat:
         if name != here.name:
             return Notice(way, "announce" if way.startswith("To ") else "lock")
         here.asked = self.private_question or here.asked if names else None
-        asked = entry or here.asked
-        if not names or here.kind != CHANNEL:
-            return Notice()
+        is_public = bool(names) and here.kind == CHANNEL
+        return self._describe_public(draft, way, entry or here.asked) if is_public else Notice()
+
+    def _describe_public(self, draft: str, way: str, asked: Optional[Entry]) -> Notice:
+        """Return the notice of a draft to the room, which may be meant to answer `asked`."""
         if asked is None or (asked.is_own and not self.can_reply(asked)):
             found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
             is_named = any(self.presence(name) != OFFLINE for name in found)
@@ -1598,7 +1600,7 @@ class Chat:
 
     @property
     def private_question(self) -> Optional[Entry]:
-        """The last private line in the room in view that the user has not answered, or an own one.
+        """The last private line in the room in view that is not answered, else the last own.
 
         It is looked for up to the user's last line to all.
         """
@@ -3163,7 +3165,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
 
 
 class Plan(NamedTuple):
-    """What a line that was typed is to do, for what sends it and what describes it before."""
+    """The reading of a typed line: carried out when it is sent, and described before."""
 
     typed: protocol.Input
     messages: List[Message]
@@ -3199,7 +3201,7 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
 
 
 def _recipients(chat: Chat, draft: str) -> List[str]:
-    """Return all to whom the lines of a draft go, up to one that is refused: see _WAYS."""
+    """Return all to whom the lines of a draft go, up to a line that is refused: see _WAYS."""
     found, recipient = [], ""
     for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
         try:

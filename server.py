@@ -750,7 +750,10 @@ def is_lookalike(name: str, other: str) -> bool:
 
 
 def letters_keys(name: str) -> Set[str]:
-    """Return keys of the letters of a name, some in common with the host's: i, l and 1 are one."""
+    """Return keys of the letters of a name; i, l and 1 are the same letter.
+
+    Names that have a key in common may be taken for each other.
+    """
     texts = name, name.strip("0123456789-_|`^[]{}\\")
     plain = (re.sub("[l1!]", "i", protocol.skeleton(text)) for text in texts)
     keys = {"".join(c for c in text if unicodedata.category(c)[0] in "LM") for text in plain}
