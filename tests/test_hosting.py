@@ -373,17 +373,22 @@ def test_server_is_asked_anew_each_time_how_others_join(desktop, hub, fake):
     at, none = "[SERVER] Running on 127.0.0.1:%d" % hub.port, "No network was found. Connect it"
     fake.plays(at, "[SERVER] " + none)
     alice = host_at(desktop, hub)
+
+    def ask():
+        desktop.pump(lambda: alice.window.hosting._command is None)  # the last has ended
+        alice.open_menu("Who can join, and how")
+
     desktop.pump(lambda: invitation(alice) == (none, "Close"))
     fake.plays(at, "[SERVER] Tell people: 192.168.1.20:12001")
-    alice.open_menu("Who can join, and how")
+    ask()
     desktop.pump(lambda: (invitation(alice) or "")[1:] == ("Copy", "Close"))
     desktop.pump(lambda: alice.has_focus(alice.chat_view.invitation.buttons[0]))
     fake.plays(at, "[SERVER] " + none)
-    alice.open_menu("Who can join, and how")
+    ask()
     desktop.pump(lambda: invitation(alice) == (none, "Close"))
     fake.plays(code=2)
     (fake.folder / "server.py").write_text("import sys\ndef main():\n    sys.exit('no disk')\n")
-    alice.open_menu("Who can join, and how")
+    ask()
     alice.sees("[SYSTEM]: No disk")
     assert not invitation(alice)
 

@@ -241,7 +241,8 @@ class Person:
             cannot("there is no xdotool here")
         with subprocess.Popen(["xdotool", *action]) as process:
             self._desktop.pump(lambda: process.poll() is not None)
-        self.root.winfo_pointerxy()  # asks the X server, which has sent the keys by its answer
+        if self.window.root is not None:
+            self.root.winfo_pointerxy()  # asks the X server, which sends the keys first
         self._desktop.update()
 
     def click(self, words):
