@@ -1353,8 +1353,9 @@ _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are h
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
 
 
-# What has become of a user whose name another user may take (Chat.former), or has taken:
-GONE, REPLACED, SHOWN = "", "replaced ", "shown "  # SHOWN: and the user has seen that
+# What has become of a name that its user gave up, if not a new nickname (Chat.former). They have a
+# space, as no nickname has: its user is gone; it may be another user's; and our user has seen that.
+GONE, REPLACED, SHOWN = "", "replaced ", "shown "
 _STRANGER = "%s may be someone else than before."
 
 
@@ -1534,7 +1535,10 @@ class Chat:
         return _REPLY_DRAFT.sub(lambda found: address, draft) if self.correspondent else draft
 
     def describe_draft(self, draft: str) -> Notice:
-        """Return the notice of a draft; that of a password is its command."""
+        """Return the notice of a draft; that of a password is its command.
+
+        As long as the draft has text, its room keeps the private line that it may be meant for.
+        """
         if split_secret(draft)[0]:
             return self._describe_password(*split_secret(draft))
         names, here = _recipients(self, draft), self.current
