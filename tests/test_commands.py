@@ -934,6 +934,10 @@ def answers(kept, open_room, small, monkeypatch):
                 continue
             people[name or who].send(words)
             lines_heard = people[name or who].heard_or_rest()
+            for nickname in people if name else ():  # others hear a QUIT once the thread has ended
+                client = world.room.client(nickname)
+                if client is not None and client.end_reason:
+                    world.room.wait_for_thread(people[nickname])
             heard += people[who].heard_or_rest() if name else lines_heard
         return heard
 
