@@ -2315,7 +2315,7 @@ class Store:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA_VERSION):
                 raise sqlite3.DatabaseError("it was made by another version of Hubbub")
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             if not version:
                 connection.executescript(SCHEMA % SCHEMA_VERSION)
@@ -2353,7 +2353,7 @@ class Store:
 
         def insert(writer: sqlite3.Connection) -> None:
             # Few statements: each gives up the interpreter's lock, and has to get it back.
-            writer.execute("BEGIN")
+            writer.execute("BEGIN IMMEDIATE")
             for start in range(0, len(values), 7 * ROWS_AT_ONCE):
                 part = values[start : start + 7 * ROWS_AT_ONCE]
                 marks = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
@@ -2494,7 +2494,7 @@ class Store:
                 elif at <= now:
                     break
             if old:
-                writer.execute("BEGIN")
+                writer.execute("BEGIN IMMEDIATE")
                 writer.executemany(DELETE_MESSAGE, old)
             return len(old) == CLEANED_AT_ONCE
 
@@ -2506,7 +2506,7 @@ class Store:
         if found is None:
             return False
         if not writer.in_transaction:
-            writer.execute("BEGIN")
+            writer.execute("BEGIN IMMEDIATE")
         query = (
             "SELECT key, kind, number FROM messages"
             " WHERE key = ? AND kind IN (0, 1) AND number BETWEEN ? AND ? LIMIT ?"
@@ -2572,7 +2572,7 @@ class Store:
             )
 
             def delete(writer: sqlite3.Connection) -> None:
-                writer.execute("BEGIN")
+                writer.execute("BEGIN IMMEDIATE")
                 writer.execute(query, (MAX_NUMBER, participant))
                 writer.execute("DELETE FROM accounts WHERE id = ?", (number,))
 
@@ -2630,7 +2630,7 @@ class Store:
         """Delete a channel, and its history from a number on, unless that is None."""
 
         def delete(writer: sqlite3.Connection) -> None:
-            writer.execute("BEGIN")
+            writer.execute("BEGIN IMMEDIATE")
             writer.execute("DELETE FROM channels WHERE key = ?", (folded,))
             if since is not None:
                 query = "INSERT INTO deletions SELECT ?, ?, MAX(number) FROM messages"
@@ -2764,6 +2764,21 @@ def _is_claimed(folder: str) -> bool:
     if claim is not None:
         claim.close()
     return False
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch the file to a write-ahead log, which outlives the connection."""
+    deadline = time.monotonic() + DISK_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # Here SQLite itself does not wait for other processes.
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:

@@ -642,6 +642,36 @@ def test_accounts_that_another_process_changes_are_noticed(store, folder):
     assert store.accounts_changed() and store.account("alice") is None
 
 
+def test_a_file_that_another_process_is_creating_is_waited_for(folder, open_store):
+    folder.mkdir()
+    file = sqlite3.connect(str(folder / server.STORE_FILE), check_same_thread=False)
+    with contextlib.closing(file) as other:
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.3, other.rollback)
+        timer.start()
+        assert open_store().channels() == []
+        timer.join()
+
+
+def test_cleaning_goes_on_while_another_process_writes(store, folder):
+    code = OPEN + (
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    store.save_channel('#noise', {})\n"
+    )
+    store.append([row(number, to="#tea") for number in range(1, 20001)])
+    process = python(code, folder)
+    try:
+        assert process.stdout.readline().strip() == b"ready"
+        store.delete_channel("#tea", 1)
+        while store.clean():
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    assert query(folder, "SELECT COUNT(*) FROM messages") == [(0,)]
+
+
 @needs_scrypt
 def test_many_processes_create_the_file_and_accounts_at_once(folder, open_store):
     code = OPEN + (
