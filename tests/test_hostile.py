@@ -244,7 +244,7 @@ def test_password_typed_in_place_of_the_name_is_not_logged(kept, caplog):
 
 def test_guesses_of_the_servers_password_are_limited(open_room, monkeypatch):
     room = open_room(password="open sesame")
-    monkeypatch.setitem(room.server.limits, "guesses", server.Limiter(5, 2))
+    monkeypatch.setitem(room.server.limits, "guesses", server.Limiter(1, 2))
     started = time.monotonic()
     words = [
         ("a", "Wrong"),
@@ -258,7 +258,7 @@ def test_guesses_of_the_servers_password_are_limited(open_room, monkeypatch):
         talker.send("PASS :" + word, "NICK bob", "USER b 0 * :b", "QUIT")
         assert has(talker.rest(), answer)
         talker.close()
-    assert time.monotonic() - started > (4 - 2) / 5
+    assert time.monotonic() - started > 4 - 2
 
 
 def test_keys_of_a_channel_are_guessed_like_passwords(room):

@@ -655,9 +655,7 @@ def test_a_file_that_another_process_is_creating_is_waited_for(folder, open_stor
 
 def test_cleaning_goes_on_while_another_process_writes(store, folder):
     code = OPEN + (
-        "print('ready', flush=True)\n"
-        "while True:\n"
-        "    store.save_channel('#noise', {})\n"
+        "print('ready', flush=True)\nwhile True:\n    store.save_channel('#noise', {})\n"
     )
     store.append([row(number, to="#tea") for number in range(1, 20001)])
     process = python(code, folder)
