@@ -45,7 +45,7 @@ an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Tra
 and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-Session; Chat; History; Search; What servers send; What users type; Completion; Texts;
+Session; Chat; History; Search; What servers send; What users type; Drafts; Completion; Texts;
 Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
 """
 
@@ -1317,15 +1317,6 @@ class Session:
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
 
 
-class Notice(NamedTuple):
-    """Words about where a draft goes, and their icon; "" for plainly to what is in view."""
-
-    words: str = ""
-    icon: str = "lock"
-    offer: str = ""  # the words of a button that makes it a reply to `entry`
-    entry: Optional[Entry] = None
-
-
 class Listing:
     """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
 
@@ -1368,9 +1359,9 @@ class Chat:
     `rooms` is what `Chat.rooms` was at the last visit: channels are to be joined once the server
     welcomes us.
 
-    The handlers of what servers send and users type, and the history, are functions below the
-    class. They work with the methods of its second half, and record what they send and change
-    in `outcome`, which is new for each call of `do`.
+    The handlers of what servers send and users type, the history, and where a draft goes are
+    functions below the class. They work with the methods of its second half, and record what they
+    send and change in `outcome`, which is new for each call of `do`.
     """
 
     def __init__(
@@ -1529,120 +1520,19 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def name_recipient(self, draft: str) -> str:
-        """Return a draft with "@name " for "/reply ": no later message changes the recipient."""
-        address = "@%s " % self.correspondent
-        return _REPLY_DRAFT.sub(lambda found: address, draft) if self.correspondent else draft
-
-    def describe_draft(self, draft: str) -> Notice:
-        """Return the notice of a draft; that of a password is its command.
-
-        As long as the draft has text, its room keeps the private line that it may be meant for.
-        """
-        if split_secret(draft)[0]:
-            return self._describe_password(*split_secret(draft))
-        names, here = _recipients(self, draft), self.current
-        is_known = any(c.members for c in self.conversations)
-        users = [n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != here.name]
-        strangers = self._strangers(names)
-        ways = [_describe_way(name, protocol.casefold(name) in strangers) for name in names]
-        way = "First " * (len(ways) > 1) + ", then ".join(ways)
-        way = way[:1].upper() + way[1:]
-        if strangers:
-            again = ". Enter again sends it" if SHOWN in strangers.values() else ""
-            return Notice(way + again, "warn")
-        absent = next((n for n in users if is_known and self.presence(n) == OFFLINE), "")
-        if absent:
-            return Notice("No one called “%s” is here. %s" % (absent, _guess(self, absent)), "warn")
-        if len(ways) > 1:
-            return Notice(way, "warn")
-        entry, name = self.reply_to, "".join(names) or here.name
-        home = self.address_of(entry).strip("@ ") or here.name
-        if entry is not None and protocol.casefold(name) == protocol.casefold(home):
-            if home != here.name:
-                return Notice("%s, in reply to: %.80s" % (way, entry.line.text))
-            where = " in " + name if here.kind == CHANNEL else ""
-            words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
-            return Notice(words, "close")
-        if name != here.name:
-            return Notice(way, "announce" if way.startswith("To ") else "lock")
-        here.asked = self.private_question or here.asked if names else None
-        is_public = bool(names) and here.kind == CHANNEL
-        return self._describe_public(draft, way, entry or here.asked) if is_public else Notice()
-
-    def _describe_public(self, draft: str, way: str, asked: Optional[Entry]) -> Notice:
-        """Return the notice of a draft to the room, which may be meant to answer `asked`."""
-        if asked is None or (asked.is_own and not self.can_reply(asked)):
-            found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
-            is_named = any(self.presence(name) != OFFLINE for name in found)
-            return Notice(way, "announce") if is_named else Notice()
-        shown = re.sub("(?<=^.{13}).{2,}", "…", self.address_of(asked)[1:-1])
-        offer = "Write to %s privately" if asked.is_own else "Answer %s privately"
-        return Notice(way, "warn", offer % shown, asked)
-
-    def _strangers(self, names: Iterable[str]) -> Dict[str, str]:
+    def strangers(self, names: Iterable[str]) -> Dict[str, str]:
         """Return those of the recipients, folded, that are REPLACED or SHOWN."""
         found = {name: self.former.get(name) for name in map(protocol.casefold, names)}
         return {name: state for name, state in found.items() if state in (REPLACED, SHOWN)}
 
     def accept(self, names: Iterable[str]) -> bool:
         """Return True if the user has seen which recipients may be someone else; now that is so."""
-        found = self._strangers(names)
+        found = self.strangers(names)
         for name, state in found.items():
             self.former[name] = SHOWN
             if state == SHOWN:
                 del self.former[name]
         return REPLACED not in found.values()
-
-    def _describe_password(self, command: str, password: str) -> Notice:
-        """Return the notice of a password; if it is asked for again, it follows the command."""
-        name = "".join(command.split()[1:])
-        new = "New password for %s, at least %d characters" % (self.nickname, protocol.MIN_PASSWORD)
-        words = "Password of %s" % name if name else new
-        words = "The same password again, to be sure" if password else words
-        return Notice(words + " (hidden). Esc gives up.")
-
-    @property
-    def private_question(self) -> Optional[Entry]:
-        """The last private line in the room in view that is not answered, else the last own.
-
-        It is looked for up to the user's last line to all.
-        """
-        own = None
-        for entry in itertools.islice(reversed(self.current.entries), RECENT):
-            home = self.reply_conversation(entry)
-            if entry.line.kind == PRIVATE and home is not None and home is not self.current:
-                said = next((e for e in reversed(home.entries) if e.line.nickname), entry)
-                if not said.is_own:
-                    return entry
-                own = own or (entry if entry.is_own else None)
-            elif entry.is_own and entry.line.kind != PRIVATE:
-                break
-        return own
-
-    def next_reply(self, draft: str) -> Optional[Entry]:
-        """Return the last entry of others to reply to, or that before the present one.
-
-        Text in the draft keeps its readers, unless its notice offers to answer privately.
-        """
-        entries = [e for e in self.current.shown if self.can_reply(e) and not e.is_own]
-        present, offered = self.reply_to, self.describe_draft(draft).entry
-        if draft.strip() not in ("", self.address_of(present).strip()):
-            homes = list(map(self.conversation_named, _recipients(self, draft)))
-            entries = [e for e in entries if e is offered or [self.reply_conversation(e)] == homes]
-        if present is not None and present is not offered and present in entries:
-            return entries[entries.index(present) - 1]
-        return entries[-1] if entries else None
-
-    def missing_password(self, text: str) -> str:
-        """Return the command in `text` that lacks only its password, "" for all other texts."""
-        text = "/login " + self.nickname if text.lower().split() == ["/login"] else text.rstrip()
-        command, password = split_secret(text + " ")
-        try:
-            _check(self, command[1:].lower().partition(" ")[0], [Message("AUTHENTICATE")])
-        except InputError:  # the server's answer to the command will say so
-            return ""
-        return "" if password else command
 
     def can_moderate(self, channel: Conversation) -> bool:
         """Return True if the user may remove others from a channel."""
@@ -1710,7 +1600,7 @@ class Chat:
 
         They are named instead of "/reply", or may be someone else than before.
         """
-        named = self.name_recipient(text)
+        named = name_recipient(self, text)
         if named == text and self.accept(_recipients(self, text)):
             self.submit(text)
         else:
@@ -3204,26 +3094,6 @@ def _run_line(chat: Chat, line: str, recipient: str) -> str:
     return plan.recipient
 
 
-def _recipients(chat: Chat, draft: str) -> List[str]:
-    """Return all to whom the lines of a draft go, up to a line that is refused: see _WAYS."""
-    found, recipient = [], ""
-    for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
-        try:
-            plan = _plan(chat, line, recipient, joined=recipient)
-        except InputError:
-            break
-        found += [message.params[0] for message in plan.messages if message.command == "PRIVMSG"]
-        if plan.typed.verb == "announce" and chat.session.is_operator:
-            found.append(_ALL)
-        recipient = _NEXT if plan.typed.verb == "leave" else plan.recipient
-    return list(dict.fromkeys(found))
-
-
-def _describe_way(name: str, is_stranger: bool) -> str:
-    way = ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
-    return _WAYS.get(name, way) + ", who may be someone else than before" * is_stranger
-
-
 def _address_rest(chat: Chat, paste: Iterable[str], recipient: str, home: Conversation) -> str:
     """Return lines that go back to the user, with "@name " before text that is for a user.
 
@@ -3384,6 +3254,173 @@ _NEEDED: Dict[str, str] = {
 }
 
 
+# Drafts
+# ------
+
+_ALL, _NEXT = "*", "?"  # recipients: all users of the server; what is in view after /leave
+_WAYS = {_ALL: "to everyone on this chat", _NEXT: "to where /leave leads"}
+_REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
+_SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
+
+
+class Notice(NamedTuple):
+    """Words about where a draft goes, and their icon; "" for plainly to what is in view."""
+
+    words: str = ""
+    icon: str = "lock"
+    offer: str = ""  # the words of a button that makes it a reply to `entry`
+    entry: Optional[Entry] = None
+
+
+def describe_draft(chat: Chat, draft: str) -> Notice:
+    """Return the notice of a draft; that of a password is its command."""
+    if split_secret(draft)[0]:
+        return _describe_password(chat, *split_secret(draft))
+    names, here = _recipients(chat, draft), chat.current
+    strangers, absent = chat.strangers(names), _first_absent(chat, names)
+    ways = [_describe_way(name, protocol.casefold(name) in strangers) for name in names]
+    way = "First " * (len(ways) > 1) + ", then ".join(ways)
+    way = way[:1].upper() + way[1:]
+    if strangers:
+        again = ". Enter again sends it" if SHOWN in strangers.values() else ""
+        return Notice(way + again, "warn")
+    if absent:
+        return Notice("No one called “%s” is here. %s" % (absent, _guess(chat, absent)), "warn")
+    if len(ways) > 1:
+        return Notice(way, "warn")
+    entry, name = chat.reply_to, "".join(names) or here.name
+    home = chat.address_of(entry).strip("@ ") or here.name
+    if entry is not None and protocol.casefold(name) == protocol.casefold(home):
+        if home != here.name:
+            return Notice("%s, in reply to: %.80s" % (way, entry.line.text))
+        where = " in " + name if here.kind == CHANNEL else ""
+        words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
+        return Notice(words, "close")
+    if name != here.name:
+        return Notice(way, "announce" if way.startswith("To ") else "lock")
+    is_public = bool(names) and here.kind == CHANNEL
+    return _describe_public(chat, draft, way, entry) if is_public else Notice()
+
+
+def _describe_public(chat: Chat, draft: str, way: str, replied: Optional[Entry]) -> Notice:
+    """Return the notice of a draft to the room, which may be meant for a single user."""
+    asked = replied or private_question(chat) or chat.current.asked
+    if asked is None or (asked.is_own and not chat.can_reply(asked)):
+        found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
+        is_named = any(chat.presence(name) != OFFLINE for name in found)
+        return Notice(way, "announce") if is_named else Notice()
+    shown = re.sub("(?<=^.{13}).{2,}", "…", chat.address_of(asked)[1:-1])
+    offer = "Write to %s privately" if asked.is_own else "Answer %s privately"
+    return Notice(way, "warn", offer % shown, asked)
+
+
+def _describe_password(chat: Chat, command: str, password: str) -> Notice:
+    """Return the notice of a password; if it is asked for again, it follows the command."""
+    name = "".join(command.split()[1:])
+    new = "New password for %s, at least %d characters" % (chat.nickname, protocol.MIN_PASSWORD)
+    words = "Password of %s" % name if name else new
+    words = "The same password again, to be sure" if password else words
+    return Notice(words + " (hidden). Esc gives up.")
+
+
+def _describe_way(name: str, is_stranger: bool) -> str:
+    way = ("to everyone in " if name.startswith(CHANNEL_SIGN) else "privately to ") + name
+    return _WAYS.get(name, way) + ", who may be someone else than before" * is_stranger
+
+
+def _recipients(chat: Chat, draft: str) -> List[str]:
+    """Return all to whom the lines of a draft go, up to a line that is refused: see _WAYS."""
+    found, recipient = [], ""
+    for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
+        try:
+            plan = _plan(chat, line, recipient, joined=recipient)
+        except InputError:
+            break
+        found += [message.params[0] for message in plan.messages if message.command == "PRIVMSG"]
+        if plan.typed.verb == "announce" and chat.session.is_operator:
+            found.append(_ALL)
+        recipient = _NEXT if plan.typed.verb == "leave" else plan.recipient
+    return list(dict.fromkeys(found))
+
+
+def _first_absent(chat: Chat, names: Iterable[str]) -> str:
+    """Return the first of the recipients who is a user, but not here; "" for none."""
+    others = (
+        n for n in names if n not in _WAYS and n[0] != CHANNEL_SIGN and n != chat.current.name
+    )
+    absent = (name for name in others if chat.presence(name) == OFFLINE)
+    return next(absent, "") if any(c.members for c in chat.conversations) else ""
+
+
+def private_question(chat: Chat) -> Optional[Entry]:
+    """Return the last private line in the room in view that is not answered, else the last own.
+
+    It is looked for up to the user's last line to all.
+    """
+    own = None
+    for entry in itertools.islice(reversed(chat.current.entries), RECENT):
+        home = chat.reply_conversation(entry)
+        if entry.line.kind == PRIVATE and home is not None and home is not chat.current:
+            said = next((e for e in reversed(home.entries) if e.line.nickname), entry)
+            if not said.is_own:
+                return entry
+            own = own or (entry if entry.is_own else None)
+        elif entry.is_own and entry.line.kind != PRIVATE:
+            break
+    return own
+
+
+def follow_draft(chat: Chat, draft: str) -> None:
+    """Keep, as long as a draft has text, the private line that it may be meant for."""
+    here = chat.current
+    here.asked = (private_question(chat) or here.asked) if draft.strip() else None
+
+
+def next_reply(chat: Chat, draft: str) -> Optional[Entry]:
+    """Return the last entry of others to reply to, or that before the present one.
+
+    Text in the draft keeps its readers, unless its notice offers to answer privately.
+    """
+    entries = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
+    present, offered = chat.reply_to, describe_draft(chat, draft).entry
+    if draft.strip() not in ("", chat.address_of(present).strip()):
+        homes = list(map(chat.conversation_named, _recipients(chat, draft)))
+        entries = [e for e in entries if e is offered or [chat.reply_conversation(e)] == homes]
+    if present is not None and present is not offered and present in entries:
+        return entries[entries.index(present) - 1]
+    return entries[-1] if entries else None
+
+
+def name_recipient(chat: Chat, draft: str) -> str:
+    """Return a draft with "@name " for "/reply ": no later message changes the recipient."""
+    address = "@%s " % chat.correspondent
+    return _REPLY_DRAFT.sub(lambda found: address, draft) if chat.correspondent else draft
+
+
+def missing_password(chat: Chat, text: str) -> str:
+    """Return the command in `text` that lacks only its password, "" for all other texts."""
+    text = "/login " + chat.nickname if text.lower().split() == ["/login"] else text.rstrip()
+    command, password = split_secret(text + " ")
+    try:
+        _check(chat, command[1:].lower().partition(" ")[0], [Message("AUTHENTICATE")])
+    except InputError:  # the server's answer to the command will say so
+        return ""
+    return "" if password else command
+
+
+def split_secret(text: str) -> Tuple[str, str]:
+    """Return a command up to its password, and the password; "" for another text."""
+    found = _SECRET_DRAFT.match(text)
+    return (found.group(1), found.group(2)) if found else ("", "")
+
+
+def is_secret(text: str) -> bool:
+    """Return True if a line of `text` holds a password, so that it is kept nowhere."""
+    words = [protocol.clean(line).split() for line in text.splitlines()]
+    verbs = [first for first, *_ in filter(None, words) if first[0] == "/"]
+    return any(verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
+
+
 # Completion
 # ----------
 
@@ -3509,11 +3546,7 @@ def nicknames(chat: Chat, begun: str, most: int = MAX_SUGGESTIONS) -> List[str]:
 
 _ADDRESS = re.compile(r"\w+://\S*")
 _ROOM = re.compile(r"(?<![^\s(“\"])#[^\W\d_][\w-]*")
-_ALL, _NEXT = "*", "?"  # recipients: all users of the server; what is in view after /leave
-_WAYS = {_ALL: "to everyone on this chat", _NEXT: "to where /leave leads"}
 _JOIN_DRAFT = re.compile(r" */join +\Z", re.IGNORECASE)
-_REPLY_DRAFT = re.compile(r"^[^\S\n]*/reply\s", re.IGNORECASE | re.MULTILINE)
-_SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECASE)
 _LINK = re.compile(r"\bhttps?://[^\s<>\"“”]+", re.IGNORECASE)
 
 
@@ -3553,19 +3586,6 @@ def split_lines(text: str) -> List[str]:
     text = "\n".join(lines).strip("\n")
     is_code = any("\n" in (b.group(1) or b.group()) for b in _CODE.finditer(text))
     return [line or " " for line in text.split("\n") if line or is_code]
-
-
-def split_secret(text: str) -> Tuple[str, str]:
-    """Return a command up to its password, and the password; "" for another text."""
-    found = _SECRET_DRAFT.match(text)
-    return (found.group(1), found.group(2)) if found else ("", "")
-
-
-def is_secret(text: str) -> bool:
-    """Return True if a line of `text` holds a password, so that it is kept nowhere."""
-    words = [protocol.clean(line).split() for line in text.splitlines()]
-    verbs = [first for first, *_ in filter(None, words) if first[0] == "/"]
-    return any(verb[1:].lower() in protocol.SECRET_VERBS for verb in verbs)
 
 
 # Settings
@@ -4170,7 +4190,7 @@ class Terminal:
         while not _is_quit(text):
             self._can_read.wait()
             text = self._read_line() or "/quit"
-            command = self._chat_now.missing_password(text) if self._is_person else ""
+            command = missing_password(self._chat_now, text) if self._is_person else ""
             text = command + _ask_password() if command else text
             self._events.put(text)
 
@@ -7125,9 +7145,9 @@ class ChatView:
         self.search_bar.all_button.configure(command=self.search_all)
         self.composer = Composer(middle, look, self.submit)
         self.composer.completer = self._completer
-        self.composer.describe = lambda draft: window.chat.describe_draft(draft)
+        self.composer.describe = self._describe_draft
         self.composer.emptied = lambda: self.reply(None)
-        self.composer.rewrite = lambda draft: window.chat.name_recipient(draft)
+        self.composer.rewrite = lambda draft: name_recipient(window.chat, draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
         self.composer.answer.configure(command=lambda: self.reply(self._offered()))
         Tip(self.composer.answer, look, self._answer_tip)
@@ -7233,7 +7253,7 @@ class ChatView:
     def submit(self, text: str) -> str:
         """Send or run what was typed; return the lines from the first that was refused on."""
         lines = text.split("\n")
-        commands = list(map(self._window.chat.missing_password, lines))
+        commands = [missing_password(self._window.chat, line) for line in lines]
         if any(commands):  # the message box asks for it
             return "\n".join(command or line for command, line in zip(commands, lines))
         self._window.do(self._window.chat.submit_seen, text)
@@ -7315,18 +7335,22 @@ class ChatView:
     def reply_to_others(self) -> None:
         """Reply to the chosen line, else to the latest of others, or the one before that."""
         chat, entry = self._window.chat, self.transcript.cursor
-        entry = entry or chat.next_reply(self.composer.get())
+        entry = entry or next_reply(chat, self.composer.get())
         if entry is not None and chat.can_reply(entry):
             self.reply(entry)
 
+    def _describe_draft(self, draft: str) -> Notice:
+        follow_draft(self._window.chat, draft)
+        return describe_draft(self._window.chat, draft)
+
     def _offered(self) -> Optional[Entry]:
         """Return the private entry that the draft's notice offers to answer."""
-        return self._window.chat.describe_draft(self.composer.get()).entry
+        return describe_draft(self._window.chat, self.composer.get()).entry
 
     def _answer_tip(self) -> str:
         chat, entry, key = self._window.chat, self._offered(), key_name("Ctrl+R", self._look.system)
         words = "Put %sbefore what you have written" % chat.address_of(entry)
-        return words + "   " + key if chat.next_reply(self.composer.get()) is entry else words
+        return words + "   " + key if next_reply(chat, self.composer.get()) is entry else words
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()

@@ -372,7 +372,7 @@ def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     alice.hear(
         ":bonnie!b@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst", ":carol!c@h JOIN #lobby"
     )
-    notice = alice.chat.describe_draft(draft)
+    notice = client.describe_draft(alice.chat, draft)
     assert (notice.words.strip(), notice.icon) == (words, icon)
     assert notice.offer == ("Answer carol privately" if words == "To everyone in #lobby" else "")
 
@@ -427,7 +427,7 @@ def test_notice_names_all_to_whom_the_lines_of_a_draft_go(draft, words, targets)
     alice.hear(":carol!c@h JOIN #lobby", ":carol!c@h PRIVMSG alice :psst")
     alice.type("to all")
     alice.sent.clear()
-    assert alice.chat.describe_draft(draft).words == words
+    assert client.describe_draft(alice.chat, draft).words == words
     alice.type(draft)
     sent = alice.sent
     while alice.answer(*(":alice!a@h " + line for line in sent if line[:4] == "JOIN")):
@@ -492,7 +492,7 @@ def test_private_line_stays_private_if_the_refused_lines_are_deleted(lines):
 )
 def test_offer_has_room_beside_the_notice(alice, name, words):
     alice.hear(":%s!c@h PRIVMSG alice :psst" % name)
-    assert alice.chat.describe_draft("hi").offer == "Answer %s privately" % words
+    assert client.describe_draft(alice.chat, "hi").offer == "Answer %s privately" % words
 
 
 def test_text_of_a_private_conversation_is_private_in_its_notice(alice):
@@ -500,13 +500,18 @@ def test_text_of_a_private_conversation_is_private_in_its_notice(alice):
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     mixed = "First privately to bob, then privately to carol"
     cases = [("one", ""), ("@bob one", ""), ("one\n@carol two", mixed)]
-    assert [alice.chat.describe_draft(draft).words for draft, _ in cases] == [w for _, w in cases]
+    assert [client.describe_draft(alice.chat, draft).words for draft, _ in cases] == [
+        w for _, w in cases
+    ]
 
 
 def test_operator_s_notice_of_an_announcement():
     alice = User("hubbub/resume").join()
     alice.hear(":alice!a@h MODE alice :+o")
-    assert alice.chat.describe_draft("/announce ")[:2] == ("To everyone on this chat", "announce")
+    assert client.describe_draft(alice.chat, "/announce ")[:2] == (
+        "To everyone on this chat",
+        "announce",
+    )
 
 
 @pytest.mark.parametrize(
@@ -602,13 +607,13 @@ def test_draft_for_all_says_so_below_private_lines(alice, lines, offer):
         elif word == "go":
             alice.chat.do(NOW, alice.chat.open, rest)
         elif word == "draft":
-            alice.chat.describe_draft(rest)
+            client.follow_draft(alice.chat, rest)
         elif word == "close":
             alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named(rest))
         else:
             alice.hear(line)
     expected = "To everyone in #lobby", "warn", offer + " privately"
-    assert alice.chat.describe_draft("yes")[:3] == (expected if offer else ("", "lock", ""))
+    assert client.describe_draft(alice.chat, "yes")[:3] == (expected if offer else ("", "lock", ""))
 
 
 @pytest.mark.parametrize(
@@ -625,13 +630,13 @@ def test_draft_for_all_says_so_below_private_lines(alice, lines, offer):
 )
 def test_draft_for_all_that_names_a_user_like_a_recipient_says_so(alice, draft, is_named):
     expected = ("To everyone in #lobby", "announce", "") if is_named else ("", "lock", "")
-    assert alice.chat.describe_draft(draft)[:3] == expected
+    assert client.describe_draft(alice.chat, draft)[:3] == expected
 
 
 def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
-    assert alice.chat.describe_draft("@zoe hi")[1] == "warn"
+    assert client.describe_draft(alice.chat, "@zoe hi")[1] == "warn"
     alice.chat.do(NOW, alice.chat.handle, Lost("Connection lost"))
-    assert alice.chat.describe_draft("@zoe hi")[:2] == ("Privately to zoe", "lock")
+    assert client.describe_draft(alice.chat, "@zoe hi")[:2] == ("Privately to zoe", "lock")
 
 
 @pytest.mark.parametrize(
@@ -644,12 +649,12 @@ def test_nobody_is_called_absent_while_it_is_not_known_who_is_here(alice):
 )  # fmt: skip
 def test_command_that_lacks_its_password_is_recognized(alice, draft, command):
     alice.chat.session.caps |= {"sasl", "draft/account-registration"}
-    assert alice.chat.missing_password(draft) == command
+    assert client.missing_password(alice.chat, draft) == command
 
 
 def test_no_password_is_asked_for_that_the_server_cannot_use(alice):
     alice.chat.session.caps = frozenset()
-    assert alice.chat.missing_password("/register") == ""
+    assert client.missing_password(alice.chat, "/register") == ""
     assert alice.type("/register") == ["[SERVER]: Usage: /register PASSWORD"]
 
 
@@ -2728,16 +2733,18 @@ def test_reply_to_a_private_message_in_a_room_is_private(alice):
     entry = alice.chat.current.entries[-2]
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))
     assert (alice.chat.current.name, alice.chat.address_of(entry)) == ("#lobby", "@rob ")
-    assert alice.chat.describe_draft("fine") == (
+    assert client.describe_draft(alice.chat, "fine") == (
         "To everyone in #lobby", "warn", "Answer rob privately", entry)  # fmt: skip
-    assert alice.chat.describe_draft("@rob fine").words == "Privately to rob, in reply to: hm"
+    assert (
+        client.describe_draft(alice.chat, "@rob fine").words == "Privately to rob, in reply to: hm"
+    )
     alice.type("@rob fine")
     assert alice.sent[-1].endswith("PRIVMSG rob :fine") and alice.chat.reply_to is None
     assert alice.chat.conversation_named("rob").entries[-1].reply_to == "8"
     alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named("rob")))
     assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))  # chosen before that
-    assert alice.chat.describe_draft("fine")[2:] == ("Answer bob privately", entry)
+    assert client.describe_draft(alice.chat, "fine")[2:] == ("Answer bob privately", entry)
     alice.type("@zoe hello")
     assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.reply_to is entry
 
@@ -2799,7 +2806,7 @@ def test_draft_to_a_name_that_may_be_another_user_s_asks_once(alice, lines, is_s
     steps = [(warned, "warn"), (warned + ". Enter again sends it", "warn"), (known, "lock")]
     alice.sent.clear()
     for words, icon in steps if is_stranger else steps[2:]:
-        assert alice.chat.describe_draft(draft)[:2] == (words, icon)
+        assert client.describe_draft(alice.chat, draft)[:2] == (words, icon)
         assert alice.sent == []
         outcome = alice.chat.do(NOW, alice.chat.submit_seen, draft)
         alice.do(outcome)
@@ -2816,7 +2823,7 @@ def test_conversation_with_another_user_than_before_asks_once(alice, draft):
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     alice.do(alice.chat.do(NOW, alice.chat.reply, alice.chat.current.entries[0]))
     alice.hear(":bob!b@h QUIT :bye", ":dave!d@h NICK bob")
-    notice = alice.chat.describe_draft(draft)
+    notice = client.describe_draft(alice.chat, draft)
     assert "to bob, who may be someone else than before" in notice.words and notice.icon == "warn"
     assert alice.chat.do(NOW, alice.chat.submit_seen, draft).rest == draft
     assert alice.chat.do(NOW, alice.chat.submit_seen, draft).rest == ""
@@ -2888,7 +2895,10 @@ def test_failed_message_can_be_edited(alice, room, typed, target, given_back):
 def test_nobody_else_is_suggested_for_a_user_who_has_left(alice):
     """Neither in their conversation nor in a room, nor before the message is sent."""
     alice.hear(":bobby!b@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst", ":bob!b@h QUIT :bye")
-    assert alice.chat.describe_draft("@bob hi")[:2] == ("No one called “bob” is here. ", "warn")
+    assert client.describe_draft(alice.chat, "@bob hi")[:2] == (
+        "No one called “bob” is here. ",
+        "warn",
+    )
     assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: No such user: bob"]
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert alice.hear(":hub 401 alice bob :No such nick") == ["[SERVER]: bob is not here."]

@@ -389,12 +389,12 @@ def test_key_to_reply_does_not_change_who_reads_what_is_written(alice, hub, draf
     hear(hub, alice, "two")
     alice.write(draft)
     for step in steps:
-        before = alice.window.chat.describe_draft(alice.draft).words[:9]
+        before = client.describe_draft(alice.window.chat, alice.draft).words[:9]
         alice.press("Control-r", alice.box)
         reply = alice.window.chat.reply_to
         name = alice.window.chat.address_of(reply) or "#lobby: "
         assert (name + reply.line.text if reply else "") == step
-        after = alice.window.chat.describe_draft(alice.draft).words[:9]
+        after = client.describe_draft(alice.window.chat, alice.draft).words[:9]
         assert not draft or ("Privately" in (before, after)) == (draft[0] == "@")
 
 
