@@ -3583,9 +3583,9 @@ def split_lines(text: str) -> List[str]:
     Empty lines are not, but for those inside code: as a space, for IRC has no empty messages.
     """
     lines = (protocol.clean(line, MAX_PASTE).rstrip() for line in text.splitlines())
-    text = "\n".join(lines).strip("\n")
-    is_code = any("\n" in (b.group(1) or b.group()) for b in _CODE.finditer(text))
-    return [line or " " for line in text.split("\n") if line or is_code]
+    kept = "\n".join(lines).strip("\n").split("\n")
+    keeps_empty = is_code(kept)
+    return [line or " " for line in kept if line or keeps_empty]
 
 
 # Settings
@@ -5975,39 +5975,21 @@ def continues(above: Optional[Entry], entry: Entry, seconds: float) -> bool:
     return is_same and 0 <= new.when - old.when <= seconds
 
 
-_CODE = re.compile(
-    r"^```.*(?:\n(?!```).*)*(?:\n```.*)?"  # between fences
-    # What opens a block, its lines from the first to the last that is indented, what closes it;
-    # and the rest on the other sides of blank lines, which only pasted code has
-    r"|^(?:\A(?:(?!```).*\n)+?[^\S\n]*\n)?((?:(?:.*[\[({]|(?:%s)\b.*:)\n)?"
-    r"[^\S\n]{2,}\S.*(?:(?:\n(?!```).*)*\n[^\S\n]{2,}\S.*)?(?:\n[\])}]+[;,]*$)?)"
-    r"(?:\n[^\S\n]*$(?:\n(?!```).*)*)?"
-    % "async|case|class|def|do|elif|else|except|finally|for|if|match|try|while|with",
-    re.MULTILINE,
-)
+def is_code(lines: Sequence[str]) -> bool:
+    """Return True for several lines of which at least one is indented, or opens a fence."""
+    return len(lines) > 1 and any(line.startswith(("  ", "```")) for line in lines)
 
 
-def find_code(entries: Sequence[Entry], is_code: bool = False) -> Set[Entry]:
-    """Return the lines of pastes that are code: two or more that are indented, or fenced.
-
-    `is_code` says that the first continues a line that is.
-    """
+def find_code(entries: Sequence[Entry], is_begun: bool = False) -> Set[Entry]:
+    """Return the lines of pastes that are code; `is_begun`: the first continues a line that is."""
     pastes: List[List[Entry]] = []
     for entry in entries:
         if not pastes or not continues(pastes[-1][-1], entry, PASTE_TIME):
             pastes.append([])
         pastes[-1].append(entry)
-    code: Set[Entry] = set()
-    for number, paste in enumerate(pastes):
-        lines = [entry.line.text for entry in paste]
-        text, above = "\n".join(lines), is_code and not number
-        if above:  # a fence, unless something is indented
-            text = ("  .\n" if any(line.startswith("  ") for line in lines) else "```\n") + text
-        for found in _CODE.finditer(text):
-            start, stop = (text.count("\n", 0, end) for end in found.span())
-            if "\n" in (found.group(1) or found.group()):
-                code.update(paste[max(0, start - above) : stop + 1 - above])
-    return code
+    begun = pastes[:1] if is_begun else []
+    code = [paste for paste in pastes if is_code([entry.line.text for entry in paste])]
+    return set(itertools.chain.from_iterable(begun + code))
 
 
 # What a user can do with a failed message: tags of its buttons, and their words

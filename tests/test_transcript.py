@@ -426,35 +426,27 @@ def test_lines_that_are_no_paste_are_not_code(alice, hub):
 
 
 @pytest.mark.parametrize(
-    ("prose", "code", "more"),
+    ("lines", "expected"),
     [
-        (["Hello from nc", "    return 1"], [], []),  # a single line is no block
-        (["so:", "and this"], ["    x = 1", "    y = 2"], ["is that right?"]),
-        (["I have"], ["  a: 1", "b: 2", "  c: 3"], ["b: 3"]),  # those between
-        ([], CODE, ["print(area(2))"]),
-        (["in JavaScript,"], ["function f() {", "  return 1;", "}"], ["} else"]),
-        (["  a", "see above"], ["```sh", "ls", "  -l", "```"], ["and", "  b"]),
-        (["not closed:"], ["```", "ls", "pwd"], []),
-        (["if you like"], ["if x:", "  y()", "else:", "  z()"], ["if not:"]),
-        ([], ["  a", "  b"], ["```"]),
-        ([], [*CODE, " ", "a = area(2)", " ", "print(a)"], []),  # text has no blank lines
-        ([], ["import sys", " ", *CODE], ["print(area(2))"]),
-        ([], ["import sys", "x = 1", " ", "y = 2", " ", "if x:", "    y()", "", "z()"], []),
-        (["one", " ", "  two", " ", "three"], [], []),  # a single line is still no block
-        ([], ["  a", "  b", " ", "c"], ["```"]),
+        (CODE, True),
+        (["so:", *CODE, "print(area(2))"], True),
+        (["import sys", " ", "  x = 1"], True),
+        (["```sh", "ls", "```"], True),
+        (["not closed:", "```", "ls"], True),
+        (["    return 1"], False),  # a single line
+        (["```"], False),
+        (["one", " two", " "], False),
     ],
 )
-def test_code_in_a_paste_is_what_is_indented_or_fenced(prose, code, more):
-    """It may begin with the line that opens a block, and end with the sign that closes one.
-
-    Only pasted code has blank lines: what they part from it is code, too.
-    """
+def test_paste_is_code_if_a_line_of_it_is_indented_or_fenced(lines, expected):
+    """All of it is, and nothing around it."""
     entries = [
-        Entry(number, Line(client.FROM_OTHERS, float(number), "[bob]:", text, "bob"))
-        for number, text in enumerate([*prose, *code, *more])
+        Entry(number, Line(client.FROM_OTHERS, 10.0 * at, "[bob]:", text, "bob"))
+        for number, (at, text) in enumerate(
+            [(0, "look"), *((1, line) for line in lines), (2, "so")]
+        )
     ]
-    found = [entry.line.text for entry in entries if entry in client.find_code(entries)]
-    assert found == code
+    assert client.find_code(entries) == (set(entries[1:-1]) if expected else set())
 
 
 @pytest.mark.parametrize(
