@@ -2086,6 +2086,7 @@ DELETE_EMPTY = (
 TEXT, EVENT = 0, 1  # kinds of messages
 
 DISK_TIMEOUT = 2.0  # seconds to wait for a turn at the disk, and for other processes' writes
+LOOK_TIMEOUT = 0.2  # seconds to wait for a process that only asks if a server uses the folder
 ROWS_AT_ONCE = 140  # rows of 7 values in an INSERT; SQLite takes 999 values at least
 CHECKED_SIZE = 64 * 1024 * 1024  # bytes of a file that is checked as a whole at the start
 CLEANED_AT_ONCE = 500  # messages deleted in a step of cleaning
@@ -2758,7 +2759,7 @@ def stop_server(folder: str) -> None:
 def _is_claimed(folder: str) -> bool:
     """Return True if a server uses the folder."""
     try:
-        claim = _claim_folder(folder)
+        claim = _claim_folder(folder, timeout=0)
     except StoreError:
         return True
     if claim is not None:
@@ -2781,7 +2782,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             return
 
 
-def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
+def _claim_folder(folder: str, timeout: float = LOOK_TIMEOUT) -> Optional[sqlite3.Connection]:
     """Lock a data folder against other servers; the lock ends with the process.
 
     Returns None if the folder cannot be written. Raises StoreError if another server has it.
@@ -2789,7 +2790,8 @@ def _claim_folder(folder: str) -> Optional[sqlite3.Connection]:
     claim = None
     try:
         os.makedirs(folder, exist_ok=True)
-        claim = sqlite3.connect(os.path.join(folder, "lock"), timeout=0, check_same_thread=False)
+        path = os.path.join(folder, "lock")
+        claim = sqlite3.connect(path, timeout=timeout, check_same_thread=False)
         claim.execute("BEGIN EXCLUSIVE")
     except (OSError, sqlite3.Error) as error:
         if claim is not None:

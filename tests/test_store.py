@@ -712,6 +712,15 @@ def test_a_folder_has_one_server(store, folder, open_store):
     open_store()
 
 
+def test_a_process_that_asks_for_the_server_does_not_stop_its_start(folder, open_store):
+    folder.mkdir()
+    look = server._claim_folder(str(folder))
+    timer = threading.Timer(0.05, look.close)
+    timer.start()
+    open_store()
+    timer.join()
+
+
 def test_stored_rows_outlive_kill(folder, open_store):
     """Again and again, in the middle of it."""
     code = (
