@@ -197,14 +197,20 @@ def test_note_of_a_server_that_has_crashed_does_not_make_another_server_the_user
     assert "OPER" not in str(hub.seen)
 
 
-def test_secret_is_not_told_if_the_own_server_moves_meanwhile(desktop, hub, fake):
+def test_secret_is_not_told_if_the_own_server_moves_meanwhile(desktop, hub, fake, monkeypatch):
     """By the end of the command another server may listen at its address."""
     fake.runs_at(hub)
     alice = desktop.open(hub.port, "alice", at_once=True)
     hub.welcome()
     desktop.pump(lambda: alice.window.is_chatting)
+    start = Host.__init__
+
+    def start_and_move(self, *options, **more):
+        start(self, *options, **more)
+        listens_at("127.0.0.1", hub.port - 1)
+
+    monkeypatch.setattr(Host, "__init__", start_and_move)
     alice.open_menu("Become the operator")
-    listens_at("127.0.0.1", hub.port - 1)
     words = "You cannot be made the operator. This is not your own server."
     alice.sees("[SYSTEM]: " + words)
     alice.say("done")
