@@ -264,6 +264,7 @@ class Outcome:
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
+        self.refused = "", ""  # a command up to its wrong password, and the server's words
 
 
 class EndedError(Exception):
@@ -3000,6 +3001,15 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
             chat.send(Message("NICK", (chat.outcome.login.name,)))
 
 
+def _on_login_refused(chat: Chat, message: Message) -> None:
+    """904 and 905: have the password of a login that was typed asked for again."""
+    chat.show(message, chat.current)
+    login, chat.pending_login = chat.pending_login, None
+    line = chat.describe(message)
+    if login is not None and line is not None:
+        chat.outcome.refused = "/login %s " % login.name, line.text
+
+
 def _on_account(chat: Chat, message: Message) -> None:
     """900 and 901: logged in or out."""
     chat.session.account = message.params[2] if message.command == "900" else ""
@@ -3042,7 +3052,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
-    "901": (3, _on_account),
+    "901": (3, _on_account), "904": (1, _on_login_refused), "905": (1, _on_login_refused),
     "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
@@ -5656,6 +5666,12 @@ class Composer(TextBox):
         (self.hidden if command else self.text).focus_set()
         self._on_change()  # another password may be there
 
+    def ask_again(self, command: str, reason: str) -> None:
+        """Ask for a password that was refused, unless another is asked for."""
+        if not self._command:
+            self.ask_password(command)
+            self.show_note(reason, True)
+
     def _enter_password(self) -> None:
         """Run the command with its password; ask for a new one twice."""
         command, password = self._command, get_line(self.hidden)
@@ -7754,7 +7770,7 @@ class Menus:
             ("Another name…", self._window.questions.ask_name),
             None,
             ("Register this name…", lambda: view.composer.ask_password("/register ")),
-            ("Log in…", lambda: view.composer.ask_password("/login %s " % chat.nickname)),
+            ("Log in…", self._window.questions.ask_login),
         ]
         return entries[:2] if chat.session.account else entries
 
@@ -8011,12 +8027,16 @@ class Questions:
 
     def ask_name(self) -> None:
         """Ask for another name of the user."""
-
-        def row(words: str) -> Row:
-            error = protocol.nickname_error(protocol.normalize(words))
-            return text_row(None if error else ("NICK", words), error or "Take this name")
-
+        row = functools.partial(name_row, "NICK", "Take this name")
         self._ask_words("Another name", "Everyone sees it.", row, "Your new name")
+
+    def ask_login(self) -> None:
+        """Ask for the name of an account, then in the message box for its password."""
+        rows = lambda name: [name_row("/login", "Type its password", name)]  # noqa: E731
+        ask, text = self._window.chat_view.composer.ask_password, "With a name that is registered."
+        choose = lambda command: ask("%s %s " % command)  # noqa: E731
+        sheet = self._open_sheet("Log in", text, rows, choose, "A registered name")
+        sheet.fill(self._window.chat.nickname)
 
     def ask_announcement(self) -> None:
         """Ask for words for everyone on the server."""
@@ -8222,6 +8242,12 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
         return rows(name)
     both = "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"
     return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
+
+
+def name_row(command: str, action: str, name: str) -> Row:
+    """Return the row that is for a command with a name; if it cannot be one, it says why."""
+    error = protocol.nickname_error(protocol.normalize(name))
+    return text_row(None if error else (command, name), error or action)
 
 
 def lifting_row(message: Message) -> Row:
@@ -8840,6 +8866,8 @@ class Window:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
             self.settings.save()
+        if outcome.refused[0]:
+            self.chat_view.composer.ask_again(*outcome.refused)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
         if not changes:
