@@ -204,6 +204,7 @@ BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
 MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
+REPEAT_TIME = 0.8  # seconds from press to press in which a key may only be held
 ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
 
@@ -7948,6 +7949,7 @@ class Questions:
         self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
         self._is_relevant: Callable[[], bool] = lambda: True  # has the question still a reason?
+        self.asked_at = 0.0  # when the user last asked for what it is about
 
     def go_to(self, signs: str = "#@", text: str = "") -> None:
         """Ask for a room ("#"), a person ("@"), or either; known or new."""
@@ -8117,7 +8119,9 @@ class Questions:
         return " ".join(words)
 
     def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
-        """Ask before messages are lost, or always."""
+        """Ask before messages are lost, or always, but not twice."""
+        if self._is_answer(question, action=close):
+            return
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
@@ -8134,12 +8138,18 @@ class Questions:
         """Ask, but not twice, what becomes of the chat on this computer."""
         members = {folded for c in self._window.chat.conversations for folded in c.members}
         words = "%s %s" % (self.HOST_CLOSE[len(members) < 2], self.losses())
-        if self.question.startswith(self.HOST_CLOSE):
-            keep()
-        else:
+        if not self._is_answer(*self.HOST_CLOSE, action=keep):
             is_relevant = lambda: self._window.hosting.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
             self._ask(words, is_relevant, *answers, ("Cancel", None))
+
+    def _is_answer(self, *questions: str, action: Action) -> bool:
+        """Return True if one of these is open already; then do the action, if no key is held."""
+        before, self.asked_at = self.asked_at, time.monotonic()
+        is_open = self.question.startswith(questions)
+        if is_open and self.asked_at > before + REPEAT_TIME:
+            action()
+        return is_open
 
     def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
@@ -8626,11 +8636,12 @@ class Window:
         """
         self._quit_message = quit_message
         would_lose = self.is_chatting and bool(self.questions.losses())
+        is_asked = self.questions.question.startswith(Questions.CLOSE)
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif not would_lose or self.questions.question.startswith(Questions.CLOSE):
+        elif not would_lose:
             self._end()
-        elif self.chat.unsent and self.chat.session.is_settled and not self._ask_at:
+        elif self.chat.unsent and self.chat.session.is_settled and not (self._ask_at or is_asked):
             self._ask_at = time.monotonic() + ECHO_TIME
         else:
             self._ask_at = 0.0

@@ -370,6 +370,29 @@ def test_question_about_a_draft_ends_with_the_draft(alice, desktop):
     assert alice.window.root is None
 
 
+@pytest.mark.parametrize("what", ["draft", "unsent", "/quit"])
+def test_held_key_does_not_answer_the_question_that_it_asks(alice, desktop, monkeypatch, what):
+    """Nor does it later, after it was let go."""
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
+    monkeypatch.setattr(client, "REPEAT_TIME", TIMEOUT)
+    if what == "unsent":
+        alice.say("half of a")
+    alice.chat_view.open("bob")
+    alice.write("half of a")
+    for _ in range(31):
+        if what == "/quit":
+            alice.chat_view.open("carol")
+            alice.say(what)
+        else:
+            alice.press("Control-q")
+    desktop.pump(lambda: not alice.window._ask_at)
+    assert alice.banner.startswith("Close Hubbub?")
+    assert alice.has_focus(alice.chat_view.banner.buttons[-1]) or what == "/quit"
+    monkeypatch.setattr(client, "REPEAT_TIME", 0)
+    alice.press("Control-q", alice.box)
+    assert alice.window.root is None
+
+
 def test_closing_waits_for_echoes_that_are_on_their_way(alice, desktop, hub, monkeypatch):
     monkeypatch.setattr(client, "ECHO_TIME", TIMEOUT)
     monkeypatch.setattr(client.Questions, "ask_close", None)
