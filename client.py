@@ -7394,8 +7394,8 @@ class ChatView:
         if self.topic.frame.winfo_manager():
             room, text = self.transcript.conversation, self.topic.get()
             room.topic_draft = text if is_kept and text != self._old_topic else ""
-            if holds_focus(self.topic.frame):
-                self.focus_composer()
+            if holds_focus(self.topic.frame):  # what is typed next was not meant for everyone
+                self.room.canvas.focus_set()
             set_floating(self.topic.frame, False)
             self.room.redraw()
         return True
@@ -7411,6 +7411,7 @@ class ChatView:
             topic = protocol.clean(text, protocol.MAX_TOPIC)
             self._window.do(chat.send_command, "TOPIC", room.name, topic)
         self.close_topic(is_kept=not chat.can_set_topic(room))
+        self.focus_composer()
         return "break"
 
     def _topic_tip(self) -> str:
