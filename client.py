@@ -3233,10 +3233,11 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
-    folded = protocol.casefold(args[0])
+    folded, before = protocol.casefold(args[0]), len(chat.ignored)
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != folded]
-    chat.outcome.settings_changed = True
-    chat.answer("You are not ignoring %s." % args[0])
+    chat.outcome.settings_changed = len(chat.ignored) < before
+    words = "You no longer ignore %s." if len(chat.ignored) < before else "You do not ignore %s."
+    chat.answer(words % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -7670,13 +7671,14 @@ class Menus:
             return self.open_own(spot)
         invite = functools.partial(self._window.do, chat.send_command, "INVITE", name)
         rooms = [room.name for room in chat.invitable(name)]
+        ignore = ("Stop ignoring", "unignore") if chat.is_ignored(name) else ("Ignore", "ignore")
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
             *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
             None,
-            ("Ignore", lambda: view.submit("/ignore %s" % name)),
+            (ignore[0], lambda: view.submit("/%s %s" % (ignore[1], name))),
             *self._moderation(name),
         ]
         return self._open(entries, spot)

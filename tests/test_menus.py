@@ -281,6 +281,14 @@ def test_menu_opened_by_key_begins_at_its_first_entry(settled, desktop):
     settled.type("<Escape>")
 
 
+def test_menu_of_a_person_stops_ignoring_who_is_ignored(settled):
+    ignored = settled.window.settings.ignored
+    for words, names in (("Ignore", ["bob"]), ("Stop ignoring", [])) * 2:
+        settled.window.menus.open_person("bob", settled.box)
+        settled.choose(words)
+        assert ignored == names
+
+
 @pytest.mark.parametrize("width", [1160, 800, 480])
 def test_tab_reaches_all_buttons_of_the_chat(settled, desktop, width):
     view, reached = settled.chat_view, []
