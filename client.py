@@ -7735,7 +7735,8 @@ class Menus:
         if conversation.kind != CONSOLE:
             verb = "Leave " if conversation.kind == CHANNEL else "Close "
             words = "Remove from the list" if conversation.is_outside else verb + conversation.name
-            entries += [None, (words, functools.partial(do, chat.leave, conversation))]
+            ask = self._window.questions.ask_leave
+            entries += [None, (words, functools.partial(ask, conversation, words))]
         self._open(entries, spot)
 
     def _rules(self, room: Conversation) -> List[Any]:
@@ -8128,6 +8129,16 @@ class Questions:
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
+
+    def ask_leave(self, conversation: Conversation, action: str) -> None:
+        """Leave a room or close a conversation; ask first if a message there is unfinished."""
+        is_begun = lambda: conversation.name in self._window.chat_view.drafts()  # noqa: E731
+        leave = functools.partial(self._window.do, self._window.chat.leave, conversation)
+        if is_begun():
+            words = action + "? You have an unfinished message there."
+            self._ask(words, is_begun, (action.split()[0], leave), ("Stay", None))
+        else:
+            leave()
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""

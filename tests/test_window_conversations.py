@@ -297,6 +297,40 @@ def test_leaving_asks_before_a_draft_is_lost(alice, desktop, hub, way, where):
     desktop.pump(lambda: alice.window.root is None or not alice.window.is_chatting)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_in_view", "words"),
+    [("#lobby", True, "Leave #lobby"), ("bob", True, "Close bob"), ("bob", False, "Close bob")],
+)
+def test_leaving_a_conversation_asks_before_its_draft_is_lost(
+    alice, desktop, name, is_in_view, words
+):
+    """But not for that of another."""
+
+    def leave():
+        conversation = alice.window.chat.conversation_named(name)
+        alice.window.menus.open_conversation(conversation, alice.chat_view.buttons["more"])
+        alice.choose(words)
+
+    alice.chat_view.open("carol")
+    alice.write("another")
+    alice.chat_view.open(name)
+    alice.write("half of a")
+    if not is_in_view:
+        alice.chat_view.open("carol")
+    leave()
+    desktop.pump(lambda: alice.banner == words + "? You have an unfinished message there.")
+    alice.press("Return")  # "Stay" has the focus
+    alice.chat_view.open(name)
+    assert (alice.banner, alice.draft) == ("", "half of a")
+    leave()
+    alice.press("Return", alice.chat_view.banner.buttons[0])
+    assert name not in alice.conversations
+    alice.chat_view.open(name)
+    alice.chat_view.composer.set("")
+    leave()
+    assert name not in alice.conversations and alice.banner == ""
+
+
 def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hub):
     hub.finish()
     desktop.pump(lambda: alice.banner.startswith("Connection lost."))
