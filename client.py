@@ -6794,9 +6794,9 @@ class ConnectView:
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
         self._refused = self._chosen if fault == TRUST else ""
-        self.set_busy("")
         if field:
             self._show_field(field, True)
+        self.set_busy("")
         for name in self.fields:
             self._show_hint(name, "Muted", self._hint(name, self.fields[name].get()))
         if field:
