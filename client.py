@@ -3382,6 +3382,11 @@ def private_question(chat: Chat) -> Optional[Entry]:
     return own
 
 
+def is_unfinished(draft: str) -> bool:
+    """Return True for a draft with more than an address, such as a reply begins with."""
+    return bool(re.sub(r"\A\s*@\S*\s*\Z", "", draft).strip())
+
+
 def follow_draft(chat: Chat, draft: str) -> None:
     """Keep, as long as a draft has text, the private line that it may be meant for."""
     here = chat.current
@@ -7019,7 +7024,7 @@ class Sidebar:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
         unread = conversation.news
         is_bright = conversation is chat.current or unread
-        tip = "Your message here is unfinished" if conversation.draft.strip() else ""
+        tip = "Your message here is unfinished" if is_unfinished(conversation.draft) else ""
 
         def paint(row: Drawing) -> None:
             color = "text" if is_bright else "muted"
@@ -7243,7 +7248,7 @@ class ChatView:
         """Return the names of the conversations with an unfinished message."""
         shown, draft = self.transcript.conversation, self.composer.get()
         conversations = self._window.chat.conversations
-        return [c.name for c in conversations if (draft if c is shown else c.draft).strip()]
+        return [c.name for c in conversations if is_unfinished(draft if c is shown else c.draft)]
 
     # What the user does
 
@@ -7755,7 +7760,7 @@ class Menus:
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
             notes = "   (%d)" % conversation.news if conversation.news else ""
-            notes += "   (unfinished)" if conversation.draft.strip() else ""
+            notes += "   (unfinished)" if is_unfinished(conversation.draft) else ""
             action = functools.partial(view.select, conversation)
             mark = MARK * (conversation is self._window.chat.current)
             entries.append((mark + conversation.name + notes, action))

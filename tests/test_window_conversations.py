@@ -338,7 +338,7 @@ def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hu
     alice.chat_view.open("bob")
     alice.write("to you")
     alice.chat_view.open("#lobby")
-    alice.write("  ")
+    alice.write(" @bob ")
     alice.close()
     words = "1 message has not been sent yet, and would be lost. "
     question = "Close Hubbub? %sYou have an unfinished message to bob." % words
@@ -382,7 +382,7 @@ def test_draft_out_of_view_has_a_pencil(alice, desktop):
     alice.write("half of a")
     assert marked() == []
     alice.chat_view.open("carol")
-    alice.write(" ")  # is no draft
+    alice.write("@dave ")  # is no draft, nor is a space
     alice.chat_view.open("#lobby")
     assert marked() == ["bob"]
     alice.window.menus.open_conversations()
