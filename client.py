@@ -7522,19 +7522,20 @@ class ChatView:
         return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
-        """Show the people, or hide them; over the chat, the keyboard goes there, too."""
+        """Show the people, or hide them; where they take room, the keyboard goes there, too."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
-        if self.people.frame.winfo_manager() == "place":
+        if self._shows_people[False] and not self._is_roomy:
             self.people.frame.update_idletasks()  # only what is mapped takes the focus at once
             self.people.list.canvas.focus_set()
 
     def close_people(self) -> bool:
-        """Hide the people if they cover the chat; return True if they did."""
-        is_over = self.people.frame.winfo_manager() == "place"
-        if is_over:
+        """Hide the people if they cover the chat, or take its room and have the focus."""
+        people, can_close = self.people.frame, self._shows_people[False] and not self._is_roomy
+        can_close = can_close and (people.winfo_manager() == "place" or holds_focus(people))
+        if can_close:
             self.toggle_people()
-        return is_over
+        return can_close
 
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""

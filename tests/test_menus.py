@@ -289,6 +289,22 @@ def test_menu_of_a_person_stops_ignoring_who_is_ignored(settled):
         assert ignored == names
 
 
+def test_people_beside_a_narrow_chat_are_for_the_keyboard(settled, desktop):
+    """Esc hides them only from there: elsewhere they are in nobody's way."""
+    view = settled.chat_view
+    settled.root.geometry("700x600")
+    desktop.pump(lambda: not view.people.frame.winfo_viewable())
+    settled.press("Return", view.buttons["person"])
+    desktop.pump(lambda: settled.has_focus(view.people.list.canvas))
+    before = view.people.list.cursor
+    settled.press("Down")
+    assert view.people.list.cursor != before
+    settled.press("Escape", settled.box)
+    assert view.people.frame.winfo_viewable()
+    settled.press("Escape", view.people.list.canvas)
+    assert not view.people.frame.winfo_viewable() and settled.has_focus(settled.box)
+
+
 @pytest.mark.parametrize("width", [1160, 800, 480])
 def test_tab_reaches_all_buttons_of_the_chat(settled, desktop, width):
     view, reached = settled.chat_view, []
