@@ -912,6 +912,11 @@ class Entry:
         return "%s %s" % (self.line.head, self.line.text)
 
     @property
+    def excerpt(self) -> str:
+        """The beginning of its text, for a quote."""
+        return protocol.clean(self.line.text, 80)
+
+    @property
     def place(self) -> "Place":
         """The place in the server's history."""
         return Place(self.msgid, self.line.when)
@@ -3304,9 +3309,9 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
     home = chat.address_of(entry).strip("@ ") or here.name
     if entry is not None and protocol.casefold(name) == protocol.casefold(home):
         if home != here.name:
-            return Notice("%s, in reply to: %.80s" % (way, entry.line.text))
+            return Notice("%s, in reply to: %s" % (way, entry.excerpt))
         where = " in " + name if here.kind == CHANNEL else ""
-        words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
+        words = "Reply to %s%s: %s" % (entry.line.nickname, where, entry.excerpt)
         return Notice(words, "close")
     if name != here.name:
         return Notice(way, "announce" if way.startswith("To ") else "lock")
@@ -6283,7 +6288,7 @@ class Transcript:
         quoted = self.conversation.quoted(entry)
         if quoted is not None:
             above = None
-            words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
+            words = self._look.text("%s %s" % (quoted.line.head, quoted.excerpt))
             parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
@@ -7866,13 +7871,15 @@ class Menus:
             entries.append((words, functools.partial(view.reply, entry)))
         entries += [*edits, None]
         for link in links:
-            entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
-            entries.append(("Copy %s" % link[:60], functools.partial(copy_text, window.root, link)))
+            shown, copy = protocol.clean(link, 60), functools.partial(copy_text, window.root, link)
+            entries.append(("Open " + shown, functools.partial(open_link, link)))
+            entries.append(("Copy " + shown, copy))
         for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
             known = chat.conversation_named(room)
             if known is not chat.current:
                 words = "Go to %s" if known else "Join %s" + "…" * (entry.answer not in INVITATIONS)
-                entries.append((words % room[:60], functools.partial(view.visit, room, entry)))
+                words %= protocol.clean(room, 60)
+                entries.append((words, functools.partial(view.visit, room, entry)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
             entries.append(("More for %s…" % entry.line.nickname, more))
