@@ -6120,8 +6120,9 @@ class Transcript:
         text.bind("<<Selection>>", lambda event: self._select_lines())
         text.bind("<Up>", lambda event: self._move(-1))
         text.bind("<Down>", lambda event: self._move(1))
-        for key in ("Shift-Up", "Shift-Down"):
-            text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
+        text.bind("<Shift-Up>", lambda event: self._select_chosen("last", "first"))
+        for sequence in ("<Shift-Down>", "<<Copy>>"):
+            text.bind(sequence, lambda event: self._select_chosen("first", "last"))
         for tag in ("link", "person"):
             text.tag_bind(tag, "<Enter>", lambda event: text.configure(cursor="hand2"))
             text.tag_bind(tag, "<Leave>", lambda event: text.configure(cursor="arrow"))
@@ -6388,6 +6389,15 @@ class Transcript:
             self.text.yview_scroll(max(0, self._hidden_part(entry)), "pixels")
             self.text.see("cursor.first")
         return "break"
+
+    def _select_chosen(self, start: str, end: str) -> None:
+        """Select the chosen line, unless something is selected, before Tk copies or extends it."""
+        text = self.text
+        if self.cursor is not None and not text.tag_ranges("sel"):
+            text.tag_add("sel", "cursor.first", "cursor.last - 1 char")
+            text.mark_set(text.tk.call("tk::TextAnchor", text), "cursor." + start)
+            text.mark_set("insert", "cursor." + end)
+            self._select_lines()  # before it is copied
 
     def _hidden_part(self, entry: Entry) -> int:
         """Return how many pixels the end of an entry is below what can be seen."""
@@ -7844,11 +7854,10 @@ class Menus:
             entry, at = view.transcript.cursor, "@%d,%d" % (event.x, event.y)
             if event.type != tk.EventType.KeyPress:
                 entry = view.transcript.entry_at(at)
+                view.transcript.choose(entry)
                 links = [link for link in [view.link_at(at)] if link]
             elif entry is not None:
                 links, spot = links_of(entry), view.transcript
-                if not widget.tag_ranges("sel"):  # for Copy
-                    widget.tag_add("sel", "cursor.first", "cursor.last - 1 char")
         entries: List[Any] = []
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
