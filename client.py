@@ -8154,11 +8154,12 @@ class Questions:
 
     def ask_leave(self, conversation: Conversation, action: str) -> None:
         """Leave a room or close a conversation; ask first if a message there is unfinished."""
-        is_begun = lambda: conversation.name in self._window.chat_view.drafts()  # noqa: E731
+        drafts = self._window.chat_view.drafts
         leave = functools.partial(self._window.do, self._window.chat.leave, conversation)
-        if is_begun():
+        if conversation.name in drafts():
             words = action + "? You have an unfinished message there."
-            self._ask(words, is_begun, (action.split()[0], leave), ("Stay", None))
+            answers = (action.split()[0], leave), ("Stay", None)
+            self._ask(words, lambda: conversation.name in drafts(), *answers)
         else:
             leave()
 
