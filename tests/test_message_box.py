@@ -344,19 +344,23 @@ def test_draft_keeps_its_warning_when_the_private_line_is_answered_elsewhere(ali
     assert (alice.notice, alice.offer) == ("", "")
 
 
-def test_private_draft_is_seen_again_when_another_user_takes_the_name(alice, desktop, hub):
+def test_private_draft_is_not_sent_when_another_user_has_taken_the_name(alice, hub):
+    """Unless our user wants that."""
     hub.send(":carol!c@h JOIN #lobby")
     alice.sees("[SERVER]: carol joined the chat")
     alice.type("@bob I like tom")
     hub.send(":bob!b@h NICK bobby", ":carol!c@h NICK bob")
     alice.sees("[SERVER]: carol is now called bob")
-    warned = "Privately to bob, who may be someone else than before"
-    assert alice.notice == warned
+    assert alice.notice == "Privately to bob, who may be someone else than before"
     alice.type("<Return>")
-    assert (alice.draft, alice.notice) == ("@bob I like tom", warned + ". Enter again sends it")
-    alice.type("<Return>")
+    hub.expect("WHOIS bob")
+    hub.send(":hub 318 alice bob :End")
+    again = " Send it again if it is for the user who has this name now."
+    alice.sees("[SYSTEM]: Not sent: bob may be someone else than before." + again)
+    assert alice.draft == "" and "PRIVMSG" not in str(hub.seen)
+    (entry,) = [e for e in alice.window.chat.current.entries if e.delivery in client.FAILED]
+    alice.chat_view.settle("retry", entry)
     hub.expect("PRIVMSG bob :I like tom")
-    assert alice.draft == ""
 
 
 def test_offer_that_ends_leaves_the_focus_in_the_box(alice, desktop, hub):
