@@ -2620,12 +2620,12 @@ def _on_whois(chat: Chat, message: Message) -> None:
     if message.command == "330" and protocol.casefold(value) == folded:
         chat.asked[folded] = True  # it is registered
     elif message.command == "317" and since.isdecimal():
-        chat.asked[folded] |= int(since) < int(chat.unsure[folded])
+        chat.asked[folded] |= int(since) < int(chat.unsure.get(folded, 0))
     elif message.command == "401":  # the server refuses, or keeps, what is sent to it
         chat.asked[folded] = True
         _give_up_name(chat, folded, GONE)
     elif message.command == "318":
-        del chat.unsure[folded]
+        chat.unsure.pop(folded, None)  # its user may have been renamed meanwhile
         if not chat.asked.pop(folded):
             _refuse_unsure(chat, nickname)
         chat.flush()
@@ -2883,9 +2883,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
             _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
         elif conversation.name != new and chat.conversation_named(new) in (None, conversation):
             conversation.rename(new)
-            chat.outbox.rename(old, new)
             chat.change(HEADER, conversation)
             chat.change(SIDEBAR)
+    chat.outbox.rename(old, new)
     if protocol.casefold(chat.correspondent) == old:
         chat.correspondent = new
     for word, (lines, recipient, home) in chat.pastes.items():
@@ -3346,10 +3346,11 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
 def _describe_public(chat: Chat, draft: str, way: str, replied: Optional[Entry]) -> Notice:
     """Return the notice of a draft to the room, which may be meant for a single user."""
     asked = replied or private_question(chat) or chat.current.asked
-    if asked is None or (asked.is_own and not chat.can_reply(asked)):
-        found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
-        is_named = any(chat.presence(name) != OFFLINE for name in found)
-        return Notice(way, "announce") if is_named else Notice()
+    found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
+    named = {protocol.casefold(name) for name in found if chat.presence(name) != OFFLINE}
+    other = protocol.casefold(chat.address_of(asked)[1:-1])
+    if asked is None or (asked.is_own and not chat.can_reply(asked)) or named - {other}:
+        return Notice(way, "announce") if named else Notice()
     shown = re.sub("(?<=^.{13}).{2,}", "…", chat.address_of(asked)[1:-1])
     offer = "Write to %s privately" if asked.is_own else "Answer %s privately"
     return Notice(way, "warn", offer % shown, asked)
@@ -3394,21 +3395,20 @@ def _first_absent(chat: Chat, names: Iterable[str]) -> str:
 
 
 def private_question(chat: Chat) -> Optional[Entry]:
-    """Return the last private line in the room in view that is not answered, else the last own.
+    """Return the last private line in the room in view, unless that is answered elsewhere.
 
-    It is looked for up to the user's last line to all.
+    Its other user is here. It is looked for up to the user's last line to all.
     """
-    own = None
     for entry in itertools.islice(reversed(chat.current.entries), RECENT):
         home = chat.reply_conversation(entry)
-        if entry.line.kind == PRIVATE and home is not None and home is not chat.current:
+        is_private = entry.line.kind == PRIVATE and home is not chat.current
+        if is_private and home is not None and chat.presence(home.name) != OFFLINE:
             said = next((e for e in reversed(home.entries) if e.line.nickname), entry)
-            if not said.is_own:
+            if entry.is_own or not said.is_own:
                 return entry
-            own = own or (entry if entry.is_own else None)
-        elif entry.is_own and entry.line.kind != PRIVATE:
+        if entry.is_own and not is_private:
             break
-    return own
+    return None
 
 
 def follow_draft(chat: Chat, draft: str) -> None:
@@ -7172,7 +7172,7 @@ class ChatView:
         self.composer.emptied = lambda: self.reply(None)
         self.composer.rewrite = lambda draft: name_recipient(window.chat, draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
-        self.composer.answer.configure(command=lambda: self.reply(self._offered()))
+        self.composer.answer.configure(command=self._answer)
         Tip(self.composer.answer, look, self._answer_tip)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
@@ -7369,6 +7369,15 @@ class ChatView:
     def _offered(self) -> Optional[Entry]:
         """Return the private entry that the draft's notice offers to answer."""
         return describe_draft(self._window.chat, self.composer.get()).entry
+
+    def _answer(self) -> None:
+        """Address the draft to the user of that entry; a reply to one's own line is none."""
+        entry = self._offered()
+        if entry is not None and entry.is_own:
+            self.composer.set(self._window.chat.address_of(entry) + self.composer.get())
+            self.focus_composer()
+        else:
+            self.reply(entry)
 
     def _answer_tip(self) -> str:
         chat, entry, key = self._window.chat, self._offered(), key_name("Ctrl+R", self._look.system)

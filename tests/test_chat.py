@@ -351,7 +351,7 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
         (" ", "", "lock"),
         ("/whois bob", "", "lock"),
         ("@bob", "", "lock"),
-        ("hello @bob hi", "To everyone in #lobby", "warn"),
+        ("hello @bob hi", "To everyone in #lobby", "announce"),
         ("@ bob", "", "lock"),
         ("//msg bob hi", "To everyone in #lobby", "warn"),
         ("/me waves", "To everyone in #lobby", "warn"),
@@ -374,7 +374,8 @@ def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     )
     notice = client.describe_draft(alice.chat, draft)
     assert (notice.words.strip(), notice.icon) == (words, icon)
-    assert notice.offer == ("Answer carol privately" if words == "To everyone in #lobby" else "")
+    is_doubtful = (words, icon) == ("To everyone in #lobby", "warn")
+    assert notice.offer == ("Answer carol privately" if is_doubtful else "")
 
 
 @pytest.mark.parametrize(
@@ -491,7 +492,7 @@ def test_private_line_stays_private_if_the_refused_lines_are_deleted(lines):
     [("a", "a"), ("fourteen_chars", "fourteen_chars"), ("fifteen_letters", "fifteen_lette…")],
 )
 def test_offer_has_room_beside_the_notice(alice, name, words):
-    alice.hear(":%s!c@h PRIVMSG alice :psst" % name)
+    alice.hear(":%s!c@h JOIN #lobby" % name, ":%s!c@h PRIVMSG alice :psst" % name)
     assert client.describe_draft(alice.chat, "hi").offer == "Answer %s privately" % words
 
 
@@ -568,7 +569,7 @@ def test_lines_that_wait_follow_their_recipient_to_a_new_name(alice):
     assert alice.sent == ["PRIVMSG rob :secret"]
 
 
-FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
+FROM_BOB, FROM_CAROL = ":bob!b@h PRIVMSG alice :psst", ":carol!c@h PRIVMSG alice :hm"
 
 
 @pytest.mark.parametrize(
@@ -580,8 +581,12 @@ FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
         ([FROM_BOB, "> @bob yes", "go bob", "> and no", "go #lobby"], "Write to bob"),
         (["> @bob yes"], ""),  # not delivered yet
         ([FROM_BOB, "> @bob yes", "> hello"], ""),
-        ([FROM_BOB, ":carol!c@h PRIVMSG alice :hm", "> @carol yes"], "Answer bob"),
-        ([FROM_BOB, ":carol!c@h PRIVMSG alice :hm", "> @bob yes"], "Answer carol"),
+        ([FROM_BOB, FROM_CAROL, "> @carol yes"], "Write to carol"),
+        ([FROM_BOB, FROM_CAROL, "> @bob yes"], "Write to bob"),
+        ([FROM_BOB, FROM_CAROL, "> @bob yes", "go bob", "> no", "go #lobby"], "Write to bob"),
+        ([FROM_BOB, FROM_CAROL], "Answer carol"),
+        ([FROM_BOB, FROM_CAROL, ":carol!c@h QUIT :bye"], "Answer bob"),
+        ([FROM_BOB, FROM_CAROL, "go carol", "> yes", "go #lobby"], "Answer bob"),
         ([FROM_BOB, "> @bob yes", ":bob!b@h QUIT :bye", ":bob!b@h JOIN #lobby"], "Write to bob"),
         ([FROM_BOB, "> /whois bob"], "Answer bob"),
         ([FROM_BOB, "> hello"], ""),
@@ -599,7 +604,8 @@ FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
     ],
 )
 def test_draft_for_all_says_so_below_private_lines(alice, lines, offer):
-    """Below those that are not answered, and the user's own, up to their last line to all."""
+    """It offers the user of the last of them who is here, up to one's own last line to all."""
+    alice.hear(":carol!c@h JOIN #lobby")
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == ">":
@@ -1999,6 +2005,16 @@ def test_only_names_from_before_the_loss_are_asked_about(alice):
     alice.hear(*whois("318"))
     alice.type("@bob three")
     assert alice.sent == ["PRIVMSG bob :three"]
+
+
+def test_message_follows_a_user_who_is_renamed_before_the_name_is_known(alice):
+    alice.lose()
+    alice.join()
+    alice.type("@bob one")
+    alice.hear(":bob!b@h NICK rob", *whois("317 9 1", "318"))
+    assert alice.sent == ["WHOIS bob", "WHOIS rob"]
+    alice.hear(":hub 330 alice rob rob :is", ":hub 318 alice rob :End")
+    assert alice.sent == ["PRIVMSG rob :one"]
 
 
 def test_private_message_of_a_closed_conversation_that_is_not_sent_is_told(alice):
