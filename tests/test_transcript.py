@@ -540,7 +540,7 @@ def test_cut_quotes_end_with_an_ellipsis(alice, desktop, hub):
     hear(hub, alice, "%s %s" % (link, room))
     alice.press("Up", alice.text)
     alice.press("Shift-F10", alice.text)
-    ends = ["Open %s…" % link[:59], "Copy %s…" % link[:59], "Join %s……" % room[:59]]
+    ends = ["Open %s…" % link[:59], "Copy %s…" % link[:59], "Join %s…" % room[:59]]
     assert [words for words in alice.menu if "…" in words and words != "More for bob…"] == ends
 
 
