@@ -1466,8 +1466,8 @@ class Chat:
         """The text of a conversation without messages."""
         is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
         if is_ours and self.is_me(self.session.account):
-            rule = "Messages from before you or %s registered are not shown." % self.current.name
-            return "No messages to show here. Say hello.\n" + rule
+            rule = "What was said before you registered, or %s did, is not shown."
+            return "No messages to show here. Say hello.\n" + rule % self.current.name
         return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
@@ -1495,7 +1495,7 @@ class Chat:
 
     @property
     def reply_to(self) -> Optional[Entry]:
-        """What the next text in the conversation in view replies to."""
+        """The entry that the next text in the conversation in view replies to."""
         return self.current.reply_to
 
     def conversation_named(self, name: str) -> Optional[Conversation]:
@@ -1607,7 +1607,7 @@ class Chat:
         self._run_lines(split_lines(text), "")
 
     def submit_seen(self, text: str) -> None:
-        """Submit a text; one with "/reply" is the rest, so that the user first sees to whom."""
+        """Submit a text, unless it has "/reply": it is the rest then, with the recipient's name."""
         named = name_recipient(self, text)
         if named == text:
             self.submit(text)
@@ -7435,7 +7435,7 @@ class ChatView:
         return describe_draft(self._window.chat, self.composer.get()).entry
 
     def _answer(self) -> None:
-        """Address the draft to the user of that entry; a reply to one's own line is none."""
+        """Address the draft to the user of that entry, as a reply unless it is our own."""
         entry = self._offered()
         if entry is not None and entry.is_own:
             self.composer.set(self._window.chat.address_of(entry) + self.composer.get())

@@ -3267,7 +3267,7 @@ def test_rule_of_private_messages_is_shown_to_those_for_whom_it_holds(caps, line
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert (client.PRIVATE_RULE in alice.chat.empty_text) == is_shown
     is_registered = bool(caps) and not is_shown
-    rule = "Messages from before you or bob registered are not shown."
+    rule = "What was said before you registered, or bob did, is not shown."
     assert (rule in alice.chat.empty_text) == is_registered
     assert ("No messages here yet" in alice.chat.empty_text) != is_registered
     alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
