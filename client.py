@@ -8239,11 +8239,15 @@ def lifting_row(message: Message) -> Row:
 
 def offer_names(chat: Chat, signs: str, text: str, room: Any = None) -> List[Row]:
     """List rooms ("#") and people ("@", not in `room`) with `text`, and for new ones."""
-    name = text.lstrip("#@").replace(" ", "-")
-    folded, rows = protocol.casefold(text.lstrip("#@")), []  # type: str, List[Row]
-    rooms = known_rooms(chat)
+    text = text.lstrip(" #@")
+    name = "-".join(text.split())
+    new = "#" + re.sub("[,:*?!@]", "", name)[: protocol.MAX_NAME - 1]  # as the server allows
+    folded, rows = protocol.casefold(text), []  # type: str, List[Row]
     if "#" in signs:
-        found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
+        rooms, named = known_rooms(chat), protocol.casefold(new)
+        found = [
+            r for f, r in rooms.items() if f == named or folded in protocol.casefold(" ".join(r))
+        ]
         found.sort(key=lambda room: -int(room[1][:9]) if room[1].isdecimal() else 0)
         joined = {c.folded for c in chat.conversations if not c.is_outside}
         rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
@@ -8253,10 +8257,12 @@ def offer_names(chat: Chat, signs: str, text: str, room: Any = None) -> List[Row
         rows += [text_row(who, who, sign="@") for who in names if folded in protocol.casefold(who)]
     rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
     taken = [protocol.casefold(row.key) for row in rows]
-    if name and "@" in signs and protocol.casefold(name) not in taken:
+    if "@" in signs and protocol.is_nickname(name) and protocol.casefold(name) not in taken:
         rows.append(text_row(name, ("Invite " if room else "Write to ") + name, sign="+"))
-    if name and "#" in signs and protocol.casefold("#" + name) not in rooms:
-        rows.append(text_row("#" + name, "Make a new room, #%s" % name, sign="+"))
+    if "#" in signs and len(new) > 1 and protocol.casefold(new) not in taken:
+        error = protocol.spelling_error(new)
+        words = error or "Make a new room, " + new
+        rows.append(text_row(None if error else new, words, sign="+" * (not error)))
     return rows or [text_row(None, "Write a name")]
 
 

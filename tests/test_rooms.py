@@ -7,7 +7,7 @@ import pytest
 from harness import Room
 
 import client
-from client import Tip
+from client import Tip, protocol
 
 LONG = (
     "The homework is on the shared folder, and it is due on Friday before the second lesson. " * 2
@@ -80,6 +80,34 @@ def test_room_is_made_by_the_last_row_alone(alice, desktop):
     desktop.pump(lambda: rows(alice) == ["Make a new room, #new"])
     alice.press("Return", alice.sheet.field.text)
     alice.sees("[SERVER]: alice joined #new")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("Is 17 right?", "Make a new room, #Is-17-right"),
+        (" #two  words ", "Make a new room, #two-words"),
+        ("@home, 5:30!", "Make a new room, #home-530"),
+        ("#" + "a" * 40, "Make a new room, #" + "a" * 31),
+        ("?!", "Write a name"),
+        ("maths?", "maths"),
+        ("irc-\u0447\u0430\u0442", protocol.spelling_error("#irc-\u0447\u0430\u0442")),
+    ],
+)  # fmt: skip
+def test_room_is_offered_by_a_name_that_rooms_can_have(alice, desktop, typed, offered):
+    alice.open_menu("Browse rooms…")
+    desktop.pump(lambda: "secrets" in rows(alice))
+    alice.sheet.field.set(typed)
+    desktop.pump(lambda: rows(alice) == [offered])
+    if offered.startswith("Make"):
+        alice.press("Return", alice.sheet.field.text)
+        alice.sees("[SERVER]: alice joined " + offered.partition(", ")[2])
+
+
+def test_nobody_is_written_to_by_a_name_that_users_cannot_have(alice, desktop):
+    alice.press("Control-k", alice.box)
+    alice.sheet.field.set("Is 17 right?")
+    desktop.pump(lambda: rows(alice) == ["Make a new room, #Is-17-right"])
 
 
 def test_typed_list_of_rooms_is_still_shown(alice):
