@@ -2774,7 +2774,11 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.membership, channel.refusal = OUTSIDE, message.command
     _refuse_waiting(chat, channel, message)
     _try_reveal(chat, channel, can_ask=False)
-    chat.show(message, channel)  # it stays in view: the next lines are not for another room
+    if message.command == NEEDS_KEY and channel.channel_key:  # it was sent
+        channel.channel_key, channel.removal = (), "That is not the password of %s." % channel.name
+        chat.inform(channel.removal, channel)
+    else:
+        chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
 def _refuse_waiting(chat: Chat, channel: Conversation, message: Message) -> None:
@@ -3191,7 +3195,7 @@ def _enter(chat: Chat, message: Message) -> None:
         if channel is None:
             raise InputError("You are in too many rooms to join %s." % name)
         if channel.membership == OUTSIDE:
-            channel.membership = JOINING
+            channel.membership, channel.channel_key = JOINING, ()
         channel.channel_key = message.params[1:] or channel.channel_key
         chat.left.pop(channel.folded, None)
         chat.select(channel)

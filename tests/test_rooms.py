@@ -642,7 +642,8 @@ def test_rooms_of_the_server_are_suggested_without_their_sign(alice, desktop):
         ("+i", "", "#maths is open to invited users only. Its operators can invite you."),
         ("+l 1", "", "#maths is full. Try again later."),
         ("+b *!*@*", "", "You are banned from #maths. Its operators can lift that."),
-        ("+k sesame", " wrong", "#maths has a password. Type /join #maths PASSWORD"),
+        ("+k sesame", "", "#maths has a password. Type /join #maths PASSWORD"),
+        ("+k sesame", " wrong", "That is not the password of #maths."),
     ],
 )
 def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, typed, refusal):
@@ -650,7 +651,7 @@ def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, ty
     room.bob.send("MODE #maths " + mode)
     room.bob.heard()
     alice.say("/join maths" + typed)
-    alice.sees("[SERVER]: " + refusal)
+    alice.sees(("[SYSTEM]: " if "wrong" in typed else "[SERVER]: ") + refusal)
     sidebar = alice.chat_view.sidebar.list
     desktop.pump(lambda: alice.drawn(sidebar).count("not joined") == 1)
     desktop.pump(lambda: alice.banner == refusal.partition(" Type /join")[0])
@@ -685,8 +686,8 @@ def test_password_of_a_room_is_typed_to_join_it(alice, desktop, room, way):
         desktop.pump(lambda: rows(alice) == ["Join #maths"])
         alice.press("Return")
         if typed == "wrong":
-            channel = alice.window.chat.current
-            desktop.pump(lambda channel=channel: channel.membership == client.OUTSIDE)
+            desktop.pump(lambda: alice.banner == "That is not the password of #maths.")
+            assert alice.chat_view.banner.buttons[0].cget("text") == "Type its password"
     alice.sees("[SERVER]: alice joined #maths")
     desktop.pump(lambda: not alice.banner)
     assert "Join #maths" not in choose_in_room_menu(alice)
