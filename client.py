@@ -8938,8 +8938,6 @@ class Window:
                 return self.cancel()
             return None if self.connect_view.go_back() else self.close()
         view, sheet = self.chat_view, self.questions.sheet
-        if self.menus.close():
-            return None
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
             (view.topic.frame, lambda: holds_focus(view.topic.frame) and view.close_topic()),
@@ -9111,6 +9109,8 @@ class Keys:
             self._window.menus.is_by_key = event.type == tk.EventType.KeyPress
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
+        if self._window.menus.close() and sequence == "Escape":
+            return "break"
         if not key.is_everywhere and not self._window.is_chatting:
             return None
         sheet = self._window.questions.sheet

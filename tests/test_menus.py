@@ -57,6 +57,32 @@ def test_menu_is_closed_by_a_click_elsewhere_and_by_a_key(settled, desktop, way)
     desktop.pump(lambda: not menu.winfo_viewable())
 
 
+@pytest.mark.parametrize("key", ["F1", "F2", "ctrl+k", "ctrl+t", "F10"])
+def test_key_closes_the_menu_before_its_work(settled, desktop, key):
+    """F10 opens another."""
+    menu, look = settled.window.menus.menu, settled.window.look
+    point_at(settled, settled.chat_view.sidebar.user.canvas, "click", "1")
+    desktop.pump(menu.winfo_viewable)
+    settled.type("<%s>" % key)
+    if key == "F10":
+        desktop.pump(lambda: "Browse rooms…" in settled._commands)
+        assert menu.winfo_viewable() and "Browse rooms…" in settled.menu
+        return
+    desktop.pump(lambda: settled.sheet is not None or look.theme == "light")
+    assert not menu.winfo_viewable()
+    assert settled.root.focus_get() is not None  # tkinter does not know menus
+
+
+def test_escape_in_a_menu_of_the_connect_view_closes_that_alone(desktop):
+    alice = desktop.open()
+    entry, menu = alice.connect_view.fields[client.NAME], alice.window.menus.menu
+    alice.press("Shift-F10", entry)
+    desktop.pump(menu.winfo_viewable)
+    alice.type("<Escape>")
+    desktop.pump(lambda: alice.window.root is None or not menu.winfo_viewable())
+    assert alice.window.root is not None
+
+
 def test_menu_is_reached_in_a_narrow_window(settled, desktop):
     settled.root.geometry("480x600")
     button = settled.chat_view.menu_button
