@@ -7152,9 +7152,11 @@ class ChatView:
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
         self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
-        for widget in (self.transcript.text, self.composer.button):
+        buttons = (self.composer.button, self.menu_button, *self.buttons.values())
+        for widget in (self.transcript.text, *buttons):
             widget.bind("<Key>", self._on_stray_key)
-        self.composer.button.bind("<space>", lambda event: None)  # presses it
+        for button in buttons:
+            button.bind("<space>", lambda event: None)  # presses it
         self.transcript.text.bind("<<Return>>", self._on_enter)
         for tag in ("link", "person"):
             self.transcript.text.tag_bind(tag, "<ButtonRelease-1>", self._on_link)

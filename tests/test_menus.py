@@ -278,6 +278,23 @@ def test_f6_goes_through_the_panes_in_view(settled, desktop):
         assert settled.has_focus(pane)
 
 
+@pytest.mark.parametrize("name", ["menu", "lock", "more", "search", "person"])
+def test_typing_at_a_button_of_the_head_goes_to_the_box(settled, desktop, name):
+    """Space and Enter still press the button."""
+    view = settled.chat_view
+    settled.root.geometry("480x600")
+    desktop.pump(view.menu_button.winfo_viewable)
+    button = view.menu_button if name == "menu" else view.buttons[name]
+    pressed = []
+    button.configure(command=lambda: pressed.append(name))
+    for key in ("space", "Return"):
+        settled.press(key, button)
+    assert pressed == [name, name] and settled.draft == ""
+    settled.type("hi", "<space>", "all")
+    assert settled.draft == "hi all" and settled.has_focus(settled.box)
+    assert len(pressed) == 2
+
+
 def test_people_over_the_chat_are_for_the_keyboard(settled, desktop):
     """In a narrow window: Enter at their button goes to them, Esc comes back."""
     view = settled.chat_view
