@@ -4628,6 +4628,7 @@ class Look:
         self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
+        self.is_by_key = False  # what opens or gets the focus now does so by the keyboard
         # A colour font would end the program with an X error in an older Tk on X11.
         patch = str(root.tk.call("info", "patchlevel")).split(".")[:3]
         is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
@@ -6089,8 +6090,8 @@ class Transcript:
         text.mark_set("top", "1.0")  # what was at the top when last looked at
         self.empty = ttk.Label(self.frame, style="Empty.TLabel", justify="center")
         look.follow(text, self._restyle)
-        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
-        text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
+        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # if a key gave it
+        text.bind("<FocusIn>", lambda event: set_floating(focus, look.is_by_key, relheight=1))
         text.bind("<FocusOut>", lambda event: focus.place_forget())
         text.bind("<Configure>", lambda event: self._keep_in_view())
         text.bind("<<Selection>>", lambda event: self._select_lines())
@@ -7633,7 +7634,6 @@ class Menus:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="flat")
-        self.is_by_key = False  # opened by keyboard: its first entry is highlighted
         self._mouse = 0, 0  # where it was when the menu was opened
         for sequence in ("<Enter>", "<Motion>"):
             self.menu.bind(sequence, self._on_mouse)
@@ -7649,7 +7649,7 @@ class Menus:
     def _on_mouse(self, event: "TkEvent") -> Optional[str]:
         """Highlight no entry only because the menu has opened below the mouse."""
         has_moved = (event.x_root, event.y_root) != self._mouse
-        return "break" if self.is_by_key and not has_moved else None
+        return "break" if self._window.look.is_by_key and not has_moved else None
 
     def open_person(self, name: str, spot: "Spot") -> None:
         """Open the menu of a person."""
@@ -7901,7 +7901,7 @@ class Menus:
         self._mouse = menu.winfo_pointerxy()
         menu.tk_popup(x, y)
         menu.grab_release()
-        if self.is_by_key:
+        if look.is_by_key:  # highlight its first entry
             menu.tk.call("tk::MenuFirstEntry", str(menu))
 
 
@@ -9105,10 +9105,10 @@ class Keys:
                 root.tk.call("bind", kind, "<%s-%s>" % (word, key), "DeleteWord %W " + motion)
 
     def _on_any(self, event: "TkEvent") -> None:
-        """Hide the tip; know if a menu that opens now is for the keyboard."""
+        """Hide the tip, and note if what follows is done by the keyboard."""
         self._window.look.hide_tip()
         if event.type in (tk.EventType.KeyPress, tk.EventType.ButtonPress):
-            self._window.menus.is_by_key = event.type == tk.EventType.KeyPress
+            self._window.look.is_by_key = event.type == tk.EventType.KeyPress
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
         if self._window.menus.close() and sequence == "Escape":
