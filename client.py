@@ -7648,8 +7648,7 @@ class Menus:
 
     def _on_mouse(self, event: "TkEvent") -> Optional[str]:
         """Highlight no entry only because the menu has opened below the mouse."""
-        has_moved = (event.x_root, event.y_root) != self._mouse
-        return "break" if self._window.look.is_by_key and not has_moved else None
+        return "break" if (event.x_root, event.y_root) == self._mouse else None
 
     def open_person(self, name: str, spot: "Spot") -> None:
         """Open the menu of a person."""
@@ -7662,10 +7661,11 @@ class Menus:
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
-            *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
             None,
             ("Ignore", lambda: view.submit("/ignore %s" % name)),
             *self._moderation(name),
+            *[None][: len(rooms)],
+            *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
         ]
         return self._open(entries, spot)
 
@@ -7887,17 +7887,18 @@ class Menus:
             else:
                 menu.add_separator()
             menu.entryconfigure("end", background=color["field"])
+        height = 0  # of what stays in view below the menu, or above it
         if isinstance(spot, (RowList, Transcript)):
             x, y = spot.spot
         elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
             x, y = spot.x_root, spot.y_root
         else:
             widget = spot.widget if isinstance(spot, tk.Event) else spot
-            height, top = min(widget.winfo_height(), look.dp(56)), widget.winfo_rooty()
-            x, y = widget.winfo_rootx() + look.px(8), top + height
-            menu.update_idletasks()  # for its height
-            if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
-                y = top - menu.winfo_reqheight()
+            height = min(widget.winfo_height(), look.dp(56))
+            x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
+        menu.update_idletasks()  # for its height
+        if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
+            y -= height + menu.winfo_reqheight()
         self._mouse = menu.winfo_pointerxy()
         menu.tk_popup(x, y)
         menu.grab_release()

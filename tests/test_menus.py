@@ -248,6 +248,26 @@ def test_menu_of_the_user_does_not_open_below_the_mouse(settled, desktop):
         desktop.pump(lambda: not menu.winfo_viewable())
 
 
+@pytest.mark.parametrize("entries", [5, 40])
+def test_menu_opened_low_on_the_screen_lies_above_the_mouse(settled, desktop, entries):
+    """Where there is no room for that, nothing is highlighted before the mouse moves."""
+    menus, people = settled.window.menus, settled.chat_view.people.list
+    people.menu = lambda key, spot: menus._open([("Entry", print)] * entries, spot)
+    height = settled.root.winfo_screenheight()
+    settled.root.geometry("1160x720+0+%d" % (height - 230))
+    desktop.pump(lambda: people.canvas.winfo_rooty() > height - 200)
+    x, y = people.canvas.winfo_rootx() + 30, people.canvas.winfo_rooty() + people._tops[2] + 8
+    settled.xdotool("mousemove", str(x), str(y), "click", "3")
+    desktop.pump(menus.menu.winfo_viewable)
+    desktop.update()
+    assert menus.menu.index("active") in (None, "none")
+    bottom = menus.menu.winfo_rooty() + menus.menu.winfo_height()
+    assert (bottom <= y + 1) == (entries == 5)
+    settled.xdotool("mousemove_relative", "--", "10", "-30")
+    assert menus.menu.index("active") not in (None, "none")
+    settled.type("<Escape>")
+
+
 def test_menu_of_conversations_marks_that_in_view(settled, desktop):
     settled.chat_view.open("bob")
     settled.root.geometry("480x600")

@@ -495,6 +495,7 @@ def test_people_are_invited_in_their_menu(club, desktop, room):
         words for words in person_menu(club, name) if words.startswith("Invite to ")
     ]
     assert invitations("dave") == ["Invite to #club", "Invite to #maths"]
+    assert club.menu[-2:] == ["Invite to #club", "Invite to #maths"]  # the others keep their places
     assert invitations("bob") == ["Invite to #club"]
     club.choose("Invite to #club")
     club.sees("[SERVER]: You invited bob to #club")
