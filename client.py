@@ -5898,8 +5898,8 @@ class Sheet:
         frame.rowconfigure(3, weight=1)
         heading = ttk.Label(frame, style="CardStrong.TLabel", text=title)
         heading.grid(row=0, sticky="w", pady=(0, px(8)))
-        close = icon_button(frame, look, "IconField", "close", self.close, 14)
-        close.grid(row=0, column=1, sticky="ne")
+        self.button = icon_button(frame, look, "IconField", "close", self.close, 14)
+        self.button.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 46 if is_wide else 36, self.close)
         self.list.is_menu, self.list.most = True, self.ROWS
         self.list.least = 1 if text else self.ROWS
@@ -5907,7 +5907,7 @@ class Sheet:
         canvas, width = self.list.canvas, 600 if is_wide else 440
         look.follow(canvas, lambda: canvas.configure(width=look.dp(width)))
         self.field: Optional[Field] = None
-        stops: List[tk.Misc] = [canvas, close]  # of Tab, which stays inside
+        stops: List[tk.Misc] = [canvas, self.button]  # of Tab, which stays inside
         if text:
             label = ttk.Label(frame, style="Card.TLabel", text=text)
             label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
@@ -8044,9 +8044,14 @@ class Questions:
             none = "Nobody is banned or muted." if listing.is_done else none
             return list(map(lifting_row, listing.rows)) or [text_row(None, none)]
 
+        def choose(command: Tuple[str, ...]) -> None:
+            self._send(command)
+            self.lift(*params)
+
         self._window.do(chat.request, *params)
         title = "Bans from %s" % params[1] if params[1:] else "Bans and mutes"
-        self._open_sheet(title, "Choose one to lift it.", rows, self._send)
+        sheet = self._open_sheet(title, "Choose one to lift it.", rows, choose)
+        sheet.button.focus_set()  # Enter lifts nothing by mistake
 
     def help(self) -> None:
         """Show what can be typed, the keys and the commands."""

@@ -72,12 +72,15 @@ def test_operator_mutes_a_person_for_ten_minutes_and_lifts_it(teacher, desktop):
     words = "bob is muted for 10 minutes, by alice"
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == [words])
     assert words not in str(teacher.lines)
-    teacher.press("Return")
+    teacher.press("Return")  # it closes the list
+    assert teacher.sheet is None
+    teacher.open_menu("Bans and mutes…")
+    desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == [words])
+    choose_row(teacher, words)
     teacher.sees("[SERVER]: bob may write again.")
     teacher.bob.expect("NOTICE bob :You may write again.")
     teacher.bob.send("PRIVMSG #lobby :thanks")
     teacher.sees("[bob]: thanks")
-    teacher.open_menu("Bans and mutes…")
     none = ["Nobody is banned or muted."]
     desktop.pump(lambda: [row.text for row in teacher.sheet.list.rows] == none)
 
@@ -325,6 +328,9 @@ def test_operator_of_a_room_bans_from_it_and_lifts_that(desktop, room):
     assert labels == ["Bans from #own", "Choose one to lift it."]
     choose_row(alice, alice.sheet.list.rows[0].text)
     alice.sees("[SERVER]: alice lifted the ban of bob from #own")
+    none = ["Nobody is banned or muted."]
+    desktop.pump(lambda: [row.text for row in alice.sheet.list.rows] == none)
+    assert alice.has_focus(alice.sheet.button)
 
 
 @pytest.mark.parametrize("mask", ["carol!*@*", "*!*@127.*"])
