@@ -7912,7 +7912,11 @@ MODERATION = {
     "MODE": ("Ban {0} from {1}", "{0} is removed from this room, until you lift it."),
     "+o": ("Make {0} an operator of {1}", "{0} may then remove and ban others there, {you}."),
     "-o": ("Make {0} an ordinary member of {1}", "{0} may then remove or ban no one there."),
-    "MUTE": ("Mute {0}", "{0} can read on, but not write."),
+    "MUTE": (
+        "Mute {0}",
+        "{0} can still read, and write privately to operators. If only the name is muted, {0} can"
+        " come back under another.",
+    ),
     "KILL": ("Remove {0} from the chat", "{0} can come back at once."),
     "BAN": (
         "Ban {0} from the chat",
@@ -8230,8 +8234,6 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
             for words, length in DURATIONS.items()
         ]
 
-    if command == "MUTE":
-        return rows(name)
     both = "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"
     return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
 
