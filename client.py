@@ -7932,7 +7932,7 @@ class Questions:
 
     CLOSE = "Close Hubbub?"  # the beginning of that question
     HOST_CLOSE = (  # when others are there, and when nobody else is
-        "The chat runs on this computer. Can the others go on without you?",
+        "You are leaving. Should the chat go on for the others?",
         "Nobody else is here now. Should the chat go on?",
     )
 
@@ -8133,8 +8133,8 @@ class Questions:
         if self.question.startswith(self.HOST_CLOSE):
             keep()
         else:
-            is_relevant = lambda: self._window.hosting.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
+            is_relevant = lambda: self._window.hosting.is_in_view  # noqa: E731
             self._ask(words, is_relevant, *answers, ("Cancel", None))
 
     def ask_end(self) -> None:
@@ -8381,8 +8381,10 @@ class Hosting:
 
     @property
     def is_in_view(self) -> bool:
-        """True while the chat that was started from this window is in view."""
-        return self._window.is_chatting and self.host is not None and self.is_own
+        """True while a chat that was hosted from a window runs, and is in view."""
+        chat, hosted = self._window.chat, self._window.settings.hosted
+        is_hosted = chat.state == CONNECTED and chat.console.name == hosted
+        return self._window.is_chatting and (is_hosted or self.host is not None) and self.is_own
 
     def start(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
