@@ -8567,6 +8567,7 @@ class Window:
         self.hosting = Hosting(self)
         self._quit_message = QUIT
         self._server = ""  # to which the user connected last, as they wrote it
+        self._wanted: Optional[str] = None  # the nickname that the user has asked for, folded
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
@@ -8783,6 +8784,7 @@ class Window:
     def leave_chat(self) -> None:
         """End the connection, and show the connect view."""
         self.cancel()
+        self.connect_view.fill(self.settings.name, self._server)
         self._show(self.connect_view)
 
     # Events
@@ -8858,6 +8860,8 @@ class Window:
             quits = (message for message in outcome.send if message.command == "QUIT")
             self.root.after_idle(self.close, next(quits, QUIT))
             outcome.send = [message for message in outcome.send if message.command != "QUIT"]
+        names = [message.params[0] for message in outcome.send if message.command == "NICK"]
+        self._wanted = protocol.casefold(names[-1]) if names else self._wanted
         if self._connection is not None:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
@@ -8878,8 +8882,11 @@ class Window:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
-        is_joined = SIDEBAR in kinds and self.chat.state == CONNECTED
-        if is_joined and self.settings.keep_rooms(self._server, self.chat.rooms):
+        is_renamed = STATUS in kinds and protocol.casefold(self.chat.nickname) == self._wanted
+        if is_renamed:
+            self.settings.name, self._wanted = self.chat.nickname, None
+        is_joined = (SIDEBAR in kinds or is_renamed) and self.chat.state == CONNECTED
+        if (is_joined and self.settings.keep_rooms(self._server, self.chat.rooms)) or is_renamed:
             self.settings.save()
         if HELP in kinds:
             self.questions.help()

@@ -544,6 +544,40 @@ def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
     assert last.conversations == ["#lobby", "#maths"]
 
 
+@pytest.mark.parametrize("way", ["/nick", "menu"])
+def test_another_name_is_kept_for_the_next_start_with_its_rooms(alice, desktop, room, way):
+    alice.chat_view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    if way == "menu":
+        alice.open_menu("Another name…")
+        alice.type("Ann", "<Return>")
+    else:
+        alice.say("/nick bob")  # it is taken
+        alice.sees("[SERVER]: Username already taken: bob. Choose another.")
+        assert alice.window.settings.name == "alice"
+        alice.say("/nick Ann")
+    alice.sees("[SERVER]: alice is now called Ann")
+    desktop.pump(lambda: alice.window.settings.name == "Ann")
+    alice.open_menu("Other server…")
+    assert alice.connect_view.fields[client.NAME].get() == "Ann"
+    assert alice.connect_view.fields[client.SERVER].get().endswith(str(room.server.port))
+    alice.close()
+    again = desktop.open(room.server.port)
+    assert again.connect_view.fields[client.NAME].get() == "Ann"
+    again.connect()
+    again.sees("[SERVER]: Ann joined the chat")
+    desktop.pump(lambda: again.conversations == ["#lobby", "#maths"])
+
+
+def test_name_that_a_server_gives_is_not_kept(desktop, hub):
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desktop.pump(lambda: alice.people == ["alice", "bob"])
+    hub.send(":alice!a@h NICK Guest42")
+    alice.sees("[SERVER]: alice is now called Guest42")
+    assert alice.window.settings.name == "alice"
+
+
 @pytest.mark.parametrize("password", ["", "opensesame"])
 def test_private_conversations_are_in_the_list_at_the_next_start(alice, desktop, room, password):
     """But for those that were closed. What the server keeps is shown when they are opened."""
