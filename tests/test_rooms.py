@@ -424,7 +424,7 @@ def test_topic_of_the_lobby_is_not_offered_once_the_server_has_an_operator(alice
     view = alice.chat_view
     desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
     room.server.store.add_account("root", "open sesame", True)
-    alice.sees("[SERVER]: The server let only operators set the topic of #lobby")
+    alice.sees("[SERVER]: The server now lets only operators set the topic of #lobby")
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
     assert "Change the topic…" not in alice.menu and alice.topic is None
@@ -450,10 +450,10 @@ def club(alice, desktop):
 
 def test_rules_of_a_room_are_in_its_menu_for_its_operators(club, desktop):
     for words, on, off in (
-        ("Only operators set the topic", "let only operators set the topic of #club",
-         "let everyone in #club set the topic"),
-        ("Only invited people may join", "closed #club to those who are not invited",
-         "opened #club to those who are not invited"),
+        ("Only operators set the topic", "now lets only operators set the topic of #club",
+         "now lets everyone in #club set the topic"),
+        ("Only invited people may join", "now lets only invited people join #club",
+         "now lets everyone join #club"),
     ):  # fmt: skip
         choose_in_room_menu(club, words)
         club.sees("[SERVER]: alice " + on)
