@@ -45,8 +45,9 @@ an entry shows (reactions, say): a field of Entry, a CHANGED when it is set, Tra
 and Terminal._is_printed if the terminal prints it.
 
 Contents: Limits and times; Events; Handshake; Connection; Conversations; Changes; Outbox;
-Session; Chat; History; Search; What servers send; What users type; Drafts; Completion; Texts;
-Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window; The command line.
+Session; Chat; History; Search; Names that change hands; What servers send; What users type; Drafts;
+Completion; Texts; Settings; Finding servers; Hosting; Terminal; Look; Widgets; Views; The window;
+The command line.
 """
 
 import argparse
@@ -1291,6 +1292,7 @@ class Session:
         self.is_reconnect = is_reconnect
         self.tokens: Dict[str, str] = {}  # ISUPPORT
         self.is_settled = False  # past the welcome: messages can be sent
+        self.began = 0.0  # in seconds since 1970, by the server's clock; 0 if that is not known
         self.is_operator = False  # of the server
         self.account = ""  # the user is logged in to it
 
@@ -1342,12 +1344,6 @@ _PRESENCE = {"JOIN": "joined", "PART": "left", "QUIT": "left"}  # Entry.event
 _JOINS = " joins"  # after the key of a channel's level: NONE if its joins are hidden
 # Room for the "user@host" that a server puts before our messages, at its longest
 _USER_AT_HOST = "!" + "u" * 10 + "@" + "h" * 63
-
-
-# What has become of a name that its user gave up, if not a new nickname (Chat.former). They have a
-# space, as no nickname has: its user is gone; it may be another user's; and our user has seen that.
-GONE, REPLACED, SHOWN = "", "replaced ", "shown "
-_STRANGER = "%s may be someone else than before."
 
 
 class Chat:
@@ -1403,9 +1399,12 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
-        # By folded nickname that its user gave up: GONE, the user's new folded nickname, or, of
-        # a name that may be another user's now, REPLACED or SHOWN. The newest are last.
+        # By folded nickname that its user gave up: GONE, or the user's new one; the newest last.
         self.former: Dict[str, str] = {}
+        # By folded nickname that may be another user's by now: when its user was last known to have
+        # it, in seconds of the server's clock, or REPLACED. See "Names that change hands".
+        self.unsure: Dict[str, float] = {}
+        self.asked: Dict[str, bool] = {}  # those that WHOIS is about; True if it is the same user
         for name in rooms:
             is_channel = name.startswith(CHANNEL_SIGN)
             kept = self.create(name, CHANNEL if is_channel else PRIVATE)
@@ -1520,20 +1519,6 @@ class Chat:
             return OFFLINE
         return AWAY if found[0].is_away else ONLINE
 
-    def strangers(self, names: Iterable[str]) -> Dict[str, str]:
-        """Return those of the recipients, folded, that are REPLACED or SHOWN."""
-        found = {name: self.former.get(name) for name in map(protocol.casefold, names)}
-        return {name: state for name, state in found.items() if state in (REPLACED, SHOWN)}
-
-    def accept(self, names: Iterable[str]) -> bool:
-        """Return True if the user has seen which recipients may be someone else; now that is so."""
-        found = self.strangers(names)
-        for name, state in found.items():
-            self.former[name] = SHOWN
-            if state == SHOWN:
-                del self.former[name]
-        return REPLACED not in found.values()
-
     def can_moderate(self, channel: Conversation) -> bool:
         """Return True if the user may remove others from a channel."""
         own = channel.members.get(protocol.casefold(self.nickname))
@@ -1596,12 +1581,9 @@ class Chat:
         self._run_lines(split_lines(text), "")
 
     def submit_seen(self, text: str) -> None:
-        """Submit a text, unless the user has first to see who its recipients are: it is the rest.
-
-        They are named instead of "/reply", or may be someone else than before.
-        """
+        """Submit a text; one with "/reply" is the rest, so that the user first sees to whom."""
         named = name_recipient(self, text)
-        if named == text and self.accept(_recipients(self, text)):
+        if named == text:
             self.submit(text)
         else:
             self.outcome.rest = named
@@ -1676,11 +1658,8 @@ class Chat:
         """Send a failed message again."""
         item = self.outbox.failed(entry)
         if item is not None:
-            target = item.message.params[0]
             try:
                 _check(self, "say", [item.message])
-                if not self.accept([target]):
-                    raise InputError(_STRANGER % target + " Try again to send it.")
             except InputError as error:
                 self.answer(str(error))
             else:
@@ -1802,21 +1781,7 @@ class Chat:
         if session.is_reconnect:
             self._back_at = self.now
             self.inform("Connected again.")
-            if not event.is_resumed:
-                self._refuse_private()
         self.change(STATUS)
-
-    def _refuse_private(self) -> None:
-        """Leave it to the user if private messages are sent that have waited: see the reason."""
-        reason = "Not sent: since the connection was lost, someone else may have the name %s."
-        told = {}
-        for item in self.outbox.having(QUEUED):
-            if not item.folded.startswith(CHANNEL_SIGN):
-                self.outbox.set_delivery(item, REFUSED)
-                open_ones = (c for c in item.conversations if c in self.conversations)
-                told[item.folded] = item.message.params[0], next(open_ones, None)
-        for name, conversation in told.values():
-            self.inform(reason % name + " Try again sends it.", conversation)
 
     def _on_lost(self, event: Lost) -> None:
         if self.state == CONNECTED:
@@ -1852,6 +1817,7 @@ class Chat:
             _end_search(self, request.lookup, _LOADED % "the connection was lost")
             _mark_gap(self, request)
         self.history = History()
+        _doubt_all(self)
         self.left = dict.fromkeys(self.left, True)
         self.correspondent = ""  # the name may change hands
         self.session.is_settled, self.listing = False, Listing(*self.listing.params)
@@ -1870,6 +1836,7 @@ class Chat:
             return
         if "time" in message.tags and not self.is_catching_up:
             msgid, when = message.tag("msgid") or self.complete_until.msgid, self.time_of(message)
+            self.session.began = self.session.began or when
             self.complete_until = Place(msgid, when)
             self._is_late, self._latest = when < self._latest, max(when, self._latest)
         if message.command in _IGNORABLE and self.is_ignored(message.nickname):
@@ -1880,6 +1847,9 @@ class Chat:
         listing = self.listing
         if listing.word and not listing.is_done and is_row and len(message.params) > 2:
             listing.rows += [message] if len(listing.rows) < MAX_LISTED else []
+            return
+        if message.command in _WHOIS and protocol.casefold(message.param(1)) in self.asked:
+            _on_whois(self, message)
             return
         least, handler = SERVER_COMMANDS.get(message.command, (0, None))
         if handler is None:
@@ -2115,6 +2085,8 @@ class Chat:
     def flush(self) -> None:
         """Send what waits and can be sent. Without echoes, a PONG will confirm it."""
         caps = self.session.caps
+        for item in self.outbox.having(QUEUED) if self.session.is_settled else ():
+            _ask_who(self, item)
         messages = self.outbox.take(self._can_send, self.nickname, caps, self.complete_until)
         self.outcome.send += messages
         if messages and "echo-message" not in caps:
@@ -2123,7 +2095,7 @@ class Chat:
     def _can_send(self, folded: str) -> bool:
         conversation = self.conversation_named(folded)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
-        return self.session.is_settled and not is_waiting
+        return self.session.is_settled and not is_waiting and folded not in self.unsure
 
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""
@@ -2331,6 +2303,8 @@ def _take_page(chat: Chat, request: Request, conversation: Conversation) -> None
     replies = [entry for entry in conversation.entries if entry.reply_to in quoted]
     if replies:
         chat.change(CHANGED, conversation, replies)
+    if purpose == LATEST and conversation.kind == PRIVATE:
+        _doubt(chat, conversation, page)
     if purpose in (LATEST, OLDER) or (purpose == MISSED and anchor is None):
         conversation.has_older = request.is_full
     if purpose == MISSED:
@@ -2581,6 +2555,93 @@ def _mark_gap(chat: Chat, request: Request) -> None:
         chat.outcome.changes += conversation.insert(index, [chat.new_entry(line)])
 
 
+# Names that change hands
+# -----------------------
+
+# A nickname that is not registered may be another user's after its user has left, or while we were
+# not there. Who has it is then asked by WHOIS, before a private message is sent to it: of Hubbub's
+# server it tells since when. Unless it is the same user, ours decides.
+
+GONE = ""  # Chat.former: without another nickname
+REPLACED = -1.0  # Chat.unsure: it was seen that another user may have taken it
+_STRANGER = "%s may be someone else than before."
+_WHOIS = frozenset("301 311 312 313 317 318 319 330 338 378 379 401 671".split())
+
+
+def _give_up_name(chat: Chat, folded: str, state: str) -> None:
+    """Keep what has become of the user who had a name; forget the oldest."""
+    chat.former.pop(folded, None)
+    chat.former[folded] = state
+    if len(chat.former) > MAX_LISTED:
+        del chat.former[next(iter(chat.former))]
+
+
+def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
+    """Tell in a private conversation that its user is here again, or who has the name now."""
+    folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
+    if chat.former.pop(folded, None) is None:
+        return
+    words, warning = "%s is here again." % nickname, ""
+    if is_unregistered:
+        chat.unsure[folded] = REPLACED
+        warning = " The name is not registered, so it may be someone else."
+    if conversation is not None:
+        chat.inform(words + warning, conversation)
+
+
+def _doubt(chat: Chat, conversation: Conversation, page: Iterable[Entry]) -> None:
+    """Doubt that a correspondent is still who is in messages from before this session."""
+    times = [entry.line.when for entry in page if entry.line.nickname]
+    known = chat.unsure.get(conversation.folded, 0.0)
+    if times and known != REPLACED and not chat.is_me(conversation.name):
+        chat.unsure[conversation.folded] = max(known, *times)
+
+
+def _doubt_all(chat: Chat) -> None:
+    """Doubt, when the connection is lost, that any user will be the same when it is back."""
+    names = {folded for c in chat.conversations for folded in c.members}
+    names |= {c.folded for c in chat.conversations if c.kind == PRIVATE}
+    when, unsure = chat.complete_until.when, chat.unsure
+    chat.unsure = {name: unsure.get(name, when) for name in names if not chat.is_me(name)}
+    chat.asked.clear()
+
+
+def _ask_who(chat: Chat, item: Outgoing) -> None:
+    """Ask once who has the nickname to which a message is addressed, if that is in doubt."""
+    if item.folded in chat.unsure and item.folded not in chat.asked:
+        chat.asked[item.folded] = False
+        chat.send(Message("WHOIS", item.message.params[:1]))
+
+
+def _on_whois(chat: Chat, message: Message) -> None:
+    """Read the answer to that, up to 318: send what waits for the user, or refuse it."""
+    nickname, value, since = message.params[1], message.param(2), message.param(3)[:12]
+    folded = protocol.casefold(nickname)
+    if message.command == "330" and protocol.casefold(value) == folded:
+        chat.asked[folded] = True  # it is registered
+    elif message.command == "317" and since.isdecimal():
+        chat.asked[folded] |= int(since) < int(chat.unsure.get(folded, 0))
+    elif message.command == "401":  # the server refuses, or keeps, what is sent to it
+        chat.asked[folded] = True
+        _give_up_name(chat, folded, GONE)
+    elif message.command == "318":
+        chat.unsure.pop(folded, None)  # its user may have been renamed meanwhile
+        if not chat.asked.pop(folded):
+            _refuse_unsure(chat, nickname)
+        chat.flush()
+
+
+def _refuse_unsure(chat: Chat, nickname: str) -> None:
+    """Leave it to the user if what waits for a nickname is sent: see the reason."""
+    items = [i for i in chat.outbox.having(QUEUED) if i.folded == protocol.casefold(nickname)]
+    for item in items:
+        chat.outbox.set_delivery(item, REFUSED)
+    places = (c for item in items for c in item.conversations if c in chat.conversations)
+    if items:
+        again = " Send it again if it is for the user who has this name now."
+        chat.inform("Not sent: " + _STRANGER % nickname + again, next(places, None))
+
+
 # What servers send
 # -----------------
 
@@ -2625,6 +2686,8 @@ def _on_text(chat: Chat, message: Message) -> None:
     is_servers = "!" not in message.source and chat.session.is_settled
     entry.answer = message.command if is_servers and chat.is_me(target) else ""
     chat.add(entry, conversation)
+    if is_private and line.when < chat.session.began:  # it has waited for us
+        _doubt(chat, conversation, [entry])
     is_announcement = target == "*" and line.text.startswith(protocol.ANNOUNCEMENT)
     is_mine = line.text.startswith("%s%s:" % (protocol.ANNOUNCEMENT, chat.nickname))
     if is_announcement and "!" not in message.source and not is_mine:
@@ -2662,28 +2725,6 @@ def _on_join(chat: Chat, message: Message) -> None:
         _set_member(chat, channel, nickname, Member(nickname))
         chat.show(message, channel)
         _note_return(chat, nickname, message.param(1) == "*")
-
-
-def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
-    """Tell in a private conversation that its user is here again, or who has the name now."""
-    folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
-    if chat.former.get(folded, SHOWN) in (REPLACED, SHOWN):
-        return
-    del chat.former[folded]
-    words, warning = "%s is here again." % nickname, ""
-    if is_unregistered:
-        _set_former(chat, folded, REPLACED)
-        warning = " The name is not registered, so it may be someone else."
-    if conversation is not None:
-        chat.inform(words + warning, conversation)
-
-
-def _set_former(chat: Chat, folded: str, state: str) -> None:
-    """Keep what has become of the user who had a name before; forget the oldest."""
-    chat.former.pop(folded, None)
-    chat.former[folded] = state
-    if len(chat.former) > MAX_LISTED:
-        del chat.former[next(iter(chat.former))]
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -2820,7 +2861,7 @@ def _on_quit(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     for conversation in conversations:
         _set_member(chat, conversation, message.nickname, None)
-    _set_former(chat, protocol.casefold(message.nickname), GONE)
+    _give_up_name(chat, protocol.casefold(message.nickname), GONE)
     chat.show(message, *conversations)
 
 
@@ -2831,8 +2872,12 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
-    _set_former(chat, old, folded)
-    is_taken = chat.former.pop(folded, old) != old  # it is not the user's own from before
+    _give_up_name(chat, old, folded)
+    is_own = chat.former.get(folded) == old  # from before
+    is_taken = chat.former.pop(folded, None) is not None and not is_own
+    doubt = chat.unsure.pop(old, None)
+    if doubt is not None and not (is_own and doubt == REPLACED):
+        chat.unsure[folded] = doubt
     if namesake is not None and namesake not in conversations:
         conversations.append(namesake)
         is_taken = True
@@ -2842,9 +2887,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
             _set_member(chat, conversation, member.nickname, member._replace(nickname=new))
         elif conversation.name != new and chat.conversation_named(new) in (None, conversation):
             conversation.rename(new)
-            chat.outbox.rename(old, new)
             chat.change(HEADER, conversation)
             chat.change(SIDEBAR)
+    chat.outbox.rename(old, new)
     if protocol.casefold(chat.correspondent) == old:
         chat.correspondent = new
     for word, (lines, recipient, home) in chat.pastes.items():
@@ -2855,7 +2900,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
         chat.change(STATUS)
     chat.show(message, *conversations)
     if is_taken and not chat.is_me(new):
-        _set_former(chat, folded, REPLACED)
+        chat.unsure[folded] = REPLACED
         if namesake is not None:
             chat.inform(_STRANGER % new, namesake)
 
@@ -3170,8 +3215,6 @@ def _check(chat: Chat, verb: str, messages: List[Message], joined: str = "") -> 
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
-        while not chat.accept(message.params[:1]):  # in the terminal, which shows no notice
-            chat.inform(_STRANGER % message.params[0])
         recipient, replied = chat.conversation_named(message.params[0]), chat.reply_to
         if replied is not None and recipient is not None:
             home = chat.reply_conversation(replied)
@@ -3281,16 +3324,14 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
     if split_secret(draft)[0]:
         return _describe_password(chat, *split_secret(draft))
     names, here = _recipients(chat, draft), chat.current
-    strangers, absent = chat.strangers(names), _first_absent(chat, names)
-    ways = [_describe_way(name, protocol.casefold(name) in strangers) for name in names]
+    absent = _first_absent(chat, names)
+    strangers = [n for n in names if chat.unsure.get(protocol.casefold(n)) == REPLACED]
+    ways = [_describe_way(name, name in strangers) for name in names]
     way = "First " * (len(ways) > 1) + ", then ".join(ways)
     way = way[:1].upper() + way[1:]
-    if strangers:
-        again = ". Enter again sends it" if SHOWN in strangers.values() else ""
-        return Notice(way + again, "warn")
-    if absent:
+    if absent and not strangers:
         return Notice("No one called “%s” is here. %s" % (absent, _guess(chat, absent)), "warn")
-    if len(ways) > 1:
+    if strangers or len(ways) > 1:
         return Notice(way, "warn")
     entry, name = chat.reply_to, "".join(names) or here.name
     home = chat.address_of(entry).strip("@ ") or here.name
@@ -3309,10 +3350,11 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
 def _describe_public(chat: Chat, draft: str, way: str, replied: Optional[Entry]) -> Notice:
     """Return the notice of a draft to the room, which may be meant for a single user."""
     asked = replied or private_question(chat) or chat.current.asked
-    if asked is None or (asked.is_own and not chat.can_reply(asked)):
-        found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
-        is_named = any(chat.presence(name) != OFFLINE for name in found)
-        return Notice(way, "announce") if is_named else Notice()
+    found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
+    named = {protocol.casefold(name) for name in found if chat.presence(name) != OFFLINE}
+    other = protocol.casefold(chat.address_of(asked)[1:-1])
+    if asked is None or (asked.is_own and not chat.can_reply(asked)) or named - {other}:
+        return Notice(way, "announce") if named else Notice()
     shown = re.sub("(?<=^.{13}).{2,}", "…", chat.address_of(asked)[1:-1])
     offer = "Write to %s privately" if asked.is_own else "Answer %s privately"
     return Notice(way, "warn", offer % shown, asked)
@@ -3357,21 +3399,20 @@ def _first_absent(chat: Chat, names: Iterable[str]) -> str:
 
 
 def private_question(chat: Chat) -> Optional[Entry]:
-    """Return the last private line in the room in view that is not answered, else the last own.
+    """Return the last private line in the room in view, unless that is answered elsewhere.
 
-    It is looked for up to the user's last line to all.
+    Its other user is here. It is looked for up to the user's last line to all.
     """
-    own = None
     for entry in itertools.islice(reversed(chat.current.entries), RECENT):
         home = chat.reply_conversation(entry)
-        if entry.line.kind == PRIVATE and home is not None and home is not chat.current:
+        is_private = entry.line.kind == PRIVATE and home is not chat.current
+        if is_private and home is not None and chat.presence(home.name) != OFFLINE:
             said = next((e for e in reversed(home.entries) if e.line.nickname), entry)
-            if not said.is_own:
+            if entry.is_own or not said.is_own:
                 return entry
-            own = own or (entry if entry.is_own else None)
-        elif entry.is_own and entry.line.kind != PRIVATE:
+        if entry.is_own and not is_private:
             break
-    return own
+    return None
 
 
 def follow_draft(chat: Chat, draft: str) -> None:
@@ -7136,7 +7177,7 @@ class ChatView:
         self.composer.emptied = lambda: self.reply(None)
         self.composer.rewrite = lambda draft: name_recipient(window.chat, draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
-        self.composer.answer.configure(command=lambda: self.reply(self._offered()))
+        self.composer.answer.configure(command=self._answer)
         Tip(self.composer.answer, look, self._answer_tip)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
@@ -7335,6 +7376,15 @@ class ChatView:
     def _offered(self) -> Optional[Entry]:
         """Return the private entry that the draft's notice offers to answer."""
         return describe_draft(self._window.chat, self.composer.get()).entry
+
+    def _answer(self) -> None:
+        """Address the draft to the user of that entry; a reply to one's own line is none."""
+        entry = self._offered()
+        if entry is not None and entry.is_own:
+            self.composer.set(self._window.chat.address_of(entry) + self.composer.get())
+            self.focus_composer()
+        else:
+            self.reply(entry)
 
     def _answer_tip(self) -> str:
         chat, entry, key = self._window.chat, self._offered(), key_name("Ctrl+R", self._look.system)

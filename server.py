@@ -4380,7 +4380,9 @@ def on_whois(session: Session, message: Message) -> None:
             session.reply("330", name, other.account.name, "is logged in as")
         if other.away:
             session.reply("301", name, other.away)
-        times = str(int(time.time() - other.spoke)), str(int(other.signed_on))
+        # Of the nickname: so a client sees that it has changed hands.
+        since = max(other.signed_on, other.named_since / 1e6)
+        times = str(int(time.time() - other.spoke)), str(int(since))
         session.reply("317", name, *times, "seconds idle, signon time")
     session.reply("318", nickname, "End of /WHOIS list")
 

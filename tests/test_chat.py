@@ -351,7 +351,7 @@ def test_help_is_for_the_window_or_the_terminal_to_show(alice):
         (" ", "", "lock"),
         ("/whois bob", "", "lock"),
         ("@bob", "", "lock"),
-        ("hello @bob hi", "To everyone in #lobby", "warn"),
+        ("hello @bob hi", "To everyone in #lobby", "announce"),
         ("@ bob", "", "lock"),
         ("//msg bob hi", "To everyone in #lobby", "warn"),
         ("/me waves", "To everyone in #lobby", "warn"),
@@ -374,7 +374,8 @@ def test_draft_that_is_not_for_the_room_has_a_notice(alice, draft, words, icon):
     )
     notice = client.describe_draft(alice.chat, draft)
     assert (notice.words.strip(), notice.icon) == (words, icon)
-    assert notice.offer == ("Answer carol privately" if words == "To everyone in #lobby" else "")
+    is_doubtful = (words, icon) == ("To everyone in #lobby", "warn")
+    assert notice.offer == ("Answer carol privately" if is_doubtful else "")
 
 
 @pytest.mark.parametrize(
@@ -491,7 +492,7 @@ def test_private_line_stays_private_if_the_refused_lines_are_deleted(lines):
     [("a", "a"), ("fourteen_chars", "fourteen_chars"), ("fifteen_letters", "fifteen_lette…")],
 )
 def test_offer_has_room_beside_the_notice(alice, name, words):
-    alice.hear(":%s!c@h PRIVMSG alice :psst" % name)
+    alice.hear(":%s!c@h JOIN #lobby" % name, ":%s!c@h PRIVMSG alice :psst" % name)
     assert client.describe_draft(alice.chat, "hi").offer == "Answer %s privately" % words
 
 
@@ -568,7 +569,7 @@ def test_lines_that_wait_follow_their_recipient_to_a_new_name(alice):
     assert alice.sent == ["PRIVMSG rob :secret"]
 
 
-FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
+FROM_BOB, FROM_CAROL = ":bob!b@h PRIVMSG alice :psst", ":carol!c@h PRIVMSG alice :hm"
 
 
 @pytest.mark.parametrize(
@@ -580,8 +581,12 @@ FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
         ([FROM_BOB, "> @bob yes", "go bob", "> and no", "go #lobby"], "Write to bob"),
         (["> @bob yes"], ""),  # not delivered yet
         ([FROM_BOB, "> @bob yes", "> hello"], ""),
-        ([FROM_BOB, ":carol!c@h PRIVMSG alice :hm", "> @carol yes"], "Answer bob"),
-        ([FROM_BOB, ":carol!c@h PRIVMSG alice :hm", "> @bob yes"], "Answer carol"),
+        ([FROM_BOB, FROM_CAROL, "> @carol yes"], "Write to carol"),
+        ([FROM_BOB, FROM_CAROL, "> @bob yes"], "Write to bob"),
+        ([FROM_BOB, FROM_CAROL, "> @bob yes", "go bob", "> no", "go #lobby"], "Write to bob"),
+        ([FROM_BOB, FROM_CAROL], "Answer carol"),
+        ([FROM_BOB, FROM_CAROL, ":carol!c@h QUIT :bye"], "Answer bob"),
+        ([FROM_BOB, FROM_CAROL, "go carol", "> yes", "go #lobby"], "Answer bob"),
         ([FROM_BOB, "> @bob yes", ":bob!b@h QUIT :bye", ":bob!b@h JOIN #lobby"], "Write to bob"),
         ([FROM_BOB, "> /whois bob"], "Answer bob"),
         ([FROM_BOB, "> hello"], ""),
@@ -599,7 +604,8 @@ FROM_BOB = ":bob!b@h PRIVMSG alice :psst"
     ],
 )
 def test_draft_for_all_says_so_below_private_lines(alice, lines, offer):
-    """Below those that are not answered, and the user's own, up to their last line to all."""
+    """It offers the user of the last of them who is here, up to one's own last line to all."""
+    alice.hear(":carol!c@h JOIN #lobby")
     for line in lines:
         word, _, rest = line.partition(" ")
         if word == ">":
@@ -1924,28 +1930,91 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.handle(Disconnected(CLOSED, "")) == []  # the user's own wish
 
 
+STRANGER = "bob may be someone else than before."
+NOT_SENT = (
+    "[SYSTEM]: Not sent: %s Send it again if it is for the user who has this name now." % STRANGER
+)
+
+
+def whois(*answers):
+    """Return the answer to WHOIS bob."""
+    parts = (answer.partition(" ") for answer in answers)
+    return [":hub %s alice bob %s :" % (number, rest) for number, _, rest in parts]
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_sent"),
+    [
+        (["311 b h *", "317 9 %d" % (NOW + 59)], True),  # since when
+        (["317 9 %d" % (NOW + 60)], False),  # in the same second, by another
+        (["317 9 %d" % (NOW + 69)], False),
+        (["317 9 %d" % (NOW + 69), "330 Bob"], True),  # logged in to the name's account
+        (["330 carol"], False),
+        (["317 9 x", "671"], False),
+        (["401"], True),  # the server refuses it, or keeps it for the account
+        ([], False),
+    ],
+)
 @pytest.mark.parametrize("is_resumed", [False, True])
 @pytest.mark.parametrize("view", ["#lobby", "bob"])
-def test_private_message_waits_for_the_user_if_the_name_may_have_changed_hands(
-    alice, view, is_resumed
+def test_private_message_after_a_reconnect_is_for_the_same_user(
+    alice, view, is_resumed, answers, is_sent
 ):
+    """What has waited, and what is written afterwards."""
+    alice.hear("@time=2026-11-22T17:11:42.000Z :bob!b@h PRIVMSG #lobby :hi")
     alice.do(alice.chat.do(NOW, alice.chat.open, view))
     alice.lose()
     alice.type("@bob one")
-    alice.type("@bob two")
     alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
     alice.type("to all")
     alice.join(is_resumed=is_resumed)
+    alice.type("@bob two")
+    sent = alice.all_sent
+    assert [line for line in sent if "bob" in line] == ["WHOIS bob"]
+    assert "PRIVMSG #lobby :to all" in sent
+    before = alice.seen()
+    alice.hear(*whois(*answers))
+    assert alice.sent == []
+    alice.hear(*whois("318"))
     private = ["PRIVMSG bob :one", "PRIVMSG bob :two"]
-    sent = [line for line in alice.sent if line.startswith("PRIVMSG")]
-    assert sorted(sent) == ["PRIVMSG #lobby :to all", *(private if is_resumed else [])]
-    reason = "[SYSTEM]: Not sent: since the connection was lost, someone else may have the name"
-    assert str(alice.seen(view)).count(reason + " bob. Try again sends it.") == (not is_resumed)
-    if not is_resumed:
+    assert alice.sent == (private if is_sent else [])
+    assert str(alice.seen(view)).count(NOT_SENT) == (not is_sent)
+    assert not any(
+        " is in " in line or "seconds" in line for line in set(alice.seen()) - set(before)
+    )
+    if not is_sent:
         assert "![you -> bob]: one (not delivered)!" in alice.seen(view)
         failed = alice.chat.outbox.having(client.REFUSED)[0].entry
         alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
         assert alice.sent == private[:1]
+
+
+def test_only_names_from_before_the_loss_are_asked_about(alice):
+    """Once, and while the connection lasts."""
+    alice.lose()
+    alice.join()
+    alice.hear(":zoe!z@h JOIN #lobby")
+    alice.type("@zoe welcome")
+    assert alice.sent == ["PRIVMSG zoe :welcome"]
+    alice.type("@bob one")
+    assert alice.sent == ["WHOIS bob"]
+    alice.lose()
+    alice.join()
+    alice.type("@bob two")
+    assert alice.sent == ["WHOIS bob"]
+    alice.hear(*whois("318"))
+    alice.type("@bob three")
+    assert alice.sent == ["PRIVMSG bob :three"]
+
+
+def test_message_follows_a_user_who_is_renamed_before_the_name_is_known(alice):
+    alice.lose()
+    alice.join()
+    alice.type("@bob one")
+    alice.hear(":bob!b@h NICK rob", *whois("317 9 1", "318"))
+    assert alice.sent == ["WHOIS bob", "WHOIS rob"]
+    alice.hear(":hub 330 alice rob rob :is", ":hub 318 alice rob :End")
+    assert alice.sent == ["PRIVMSG rob :one"]
 
 
 def test_private_message_of_a_closed_conversation_that_is_not_sent_is_told(alice):
@@ -1954,8 +2023,9 @@ def test_private_message_of_a_closed_conversation_that_is_not_sent_is_told(alice
     alice.type("one")
     alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.current))
     alice.join()
+    alice.hear(*whois("318"))
     assert not any("PRIVMSG" in line for line in alice.sent)
-    assert any("may have the name bob." in line for line in alice.seen())
+    assert NOT_SENT in alice.seen()
 
 
 def test_typed_while_disconnected_is_sent_when_the_channel_is_joined_again(alice):
@@ -2368,7 +2438,8 @@ def test_private_history_without_a_link_is_no_proof_unless_the_session_goes_on(k
     assert "CHATHISTORY LATEST bob * :500" in kept.sent
     kept.hear(*history("#lobby"), *history("bob"))
     if is_resumed:
-        assert kept.sent == ["@label=m2 PRIVMSG bob :hi"]
+        kept.hear(*whois("330 bob", "318"))
+        assert kept.sent == ["WHOIS bob", "@label=m2 PRIVMSG bob :hi"]
     else:
         assert kept.sent == []
         assert "![you -> bob]: hi (may not have arrived)!" in kept.seen()
@@ -2798,52 +2869,82 @@ RETURNED = [":bob!b@h QUIT :bye", ":bob!x@h JOIN #lobby * :Bob"]
         ([":carol!c@h NICK caro"], False),
     ],
 )
-def test_draft_to_a_name_that_may_be_another_user_s_asks_once(alice, lines, is_stranger):
+def test_private_message_to_a_name_that_may_be_another_user_s_asks_once(alice, lines, is_stranger):
+    """The notice of the draft says it before."""
     alice.hear(":alice!a@h JOIN #tea", ":carol!c@h JOIN #lobby", *lines)
-    draft = "@bob I like tom"
-    known = "Privately to bob"
-    warned = known + ", who may be someone else than before"
-    steps = [(warned, "warn"), (warned + ". Enter again sends it", "warn"), (known, "lock")]
-    alice.sent.clear()
-    for words, icon in steps if is_stranger else steps[2:]:
-        assert client.describe_draft(alice.chat, draft)[:2] == (words, icon)
-        assert alice.sent == []
-        outcome = alice.chat.do(NOW, alice.chat.submit_seen, draft)
-        alice.do(outcome)
-        assert outcome.rest == (draft if words == warned else "")
-        if words != warned:
-            assert alice.sent == ["PRIVMSG bob :I like tom"]
-            break
+    warned = "Privately to bob, who may be someone else than before", "warn"
+    for is_doubtful in (is_stranger, False):
+        expected = warned if is_doubtful else ("Privately to bob", "lock")
+        assert client.describe_draft(alice.chat, "@bob I like tom")[:2] == expected
+        alice.sent.clear()
+        alice.type("@bob I like tom")
+        alice.hear(*whois("317 9 1", "318") if is_doubtful else [])
+        told = ["WHOIS bob"] if is_doubtful else ["PRIVMSG bob :I like tom"]
+        assert [line for line in alice.sent if "CHATHISTORY" not in line] == told
+        assert (NOT_SENT in alice.seen()[-1:]) == is_doubtful
+
+
+def test_registered_user_who_takes_the_name_back_is_no_stranger(alice):
+    alice.hear(":bob!b@h NICK bobby", ":carol!c@h NICK bob")
+    alice.type("@bob hi")
+    alice.hear(*whois("330 bob", "318"))
+    assert alice.sent == ["WHOIS bob", "PRIVMSG bob :hi"]
 
 
 @pytest.mark.parametrize("draft", ["hi", "@bob hi", "one\n@carol two"])
 def test_conversation_with_another_user_than_before_asks_once(alice, draft):
-    """Also in a reply, and if there are other recipients; the terminal says it and sends."""
+    """Also in a reply, and if there are other recipients."""
     alice.hear(":dave!d@h JOIN #lobby", ":carol!c@h JOIN #lobby", FROM_BOB)
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     alice.do(alice.chat.do(NOW, alice.chat.reply, alice.chat.current.entries[0]))
     alice.hear(":bob!b@h QUIT :bye", ":dave!d@h NICK bob")
     notice = client.describe_draft(alice.chat, draft)
     assert "to bob, who may be someone else than before" in notice.words and notice.icon == "warn"
-    assert alice.chat.do(NOW, alice.chat.submit_seen, draft).rest == draft
-    assert alice.chat.do(NOW, alice.chat.submit_seen, draft).rest == ""
-    alice.hear(":bob!d@h QUIT :bye", ":bob!x@h JOIN #lobby * :Bob")
-    words = "[SYSTEM]: bob may be someone else than before."
-    typed = [alice.type("more"), alice.type("more")]
-    assert [words in lines for lines in typed] == [True, False]
+    alice.type(draft)
+    alice.hear(*whois("318"))
+    assert not any("PRIVMSG bob" in line for line in alice.sent)
+    assert NOT_SENT in alice.seen("bob")
+    alice.type("again")
+    assert alice.sent[-1] == "PRIVMSG bob :again"
 
 
 def test_failed_message_is_not_sent_to_another_user_unasked(alice):
     alice.hear(":bob!b@h QUIT :bye")
     alice.type("@bob psst")
     alice.hear(":hub 401 alice bob :No such nick", ":bob!x@h JOIN #lobby * :Bob")
-    (failed,) = [e for e in alice.chat.current.entries if e.delivery in client.FAILED]
-    alice.sent.clear()
-    answer = alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
-    assert answer == ["[SERVER]: bob may be someone else than before. Try again to send it."]
-    assert alice.sent == []
-    alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
-    assert alice.sent == ["PRIVMSG bob :psst"]
+
+    def retry():
+        failed = [e for e in alice.chat.current.entries if e.delivery in client.FAILED]
+        alice.do(alice.chat.do(NOW, alice.chat.retry, *failed))
+        return alice.sent
+
+    assert "PRIVMSG bob :psst" in alice.sent
+    assert retry() == ["WHOIS bob"]
+    alice.hear(*whois("318"))
+    assert alice.seen()[-2:] == ["![you -> bob]: psst (not delivered)!", NOT_SENT]
+    assert retry() == ["PRIVMSG bob :psst"]
+
+
+@pytest.mark.parametrize(
+    ("since", "is_sent"), [(NOW - 99, True), (NOW - 61, True), (NOW - 60, False), (NOW, False)]
+)
+def test_message_from_before_the_session_is_answered_to_its_sender_alone(since, is_sent):
+    """It is in the history, or has waited for our account."""
+    said = "time=2026-11-22T17:09:42.000Z;msgid=1 :bob!b@h PRIVMSG alice :psst"
+    for page, waiting in ([said], []), ([], ["@" + said]):
+        alice = User(CAPS)
+        alice.connect()
+        alice.hear(*("@time=2026-11-22T17:10:42.000Z " + line for line in WELCOME), *waiting)
+        alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+        alice.hear(*history("bob", *page))
+        alice.all_sent  # noqa: B018
+        alice.type("you too?")
+        assert alice.sent == ["WHOIS bob"]
+        alice.hear(*whois("317 9 %d" % since, "318"))
+        assert alice.sent == (["@label=m1 PRIVMSG bob :you too?"] if is_sent else [])
+        alice.hear("@time=2026-11-22T17:11:42.000Z;msgid=7 :bob!b@h PRIVMSG alice :yes")
+        alice.type("fine")
+        assert "PRIVMSG bob :fine" in alice.sent[-1]
 
 
 def test_names_that_change_hands_do_not_fill_the_memory(alice, monkeypatch):
@@ -3002,7 +3103,7 @@ def test_private_conversation_and_what_waits_there_follow_a_new_nickname(alice, 
     alice.connect(is_resumed=True)
     alice.hear(":bob!b@h NICK " + name, *WELCOME)
     assert name in alice.names and "bob" not in alice.names
-    alice.hear(":hub 376 alice :End")
+    alice.hear(*(":hub %s alice %s %s :" % (n, name, name) for n in ("330", "318")))
     assert [line for line in alice.sent if "PRIVMSG" in line] == ["PRIVMSG %s :hi" % name]
 
 

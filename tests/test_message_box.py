@@ -313,7 +313,8 @@ def test_offer_is_level_with_the_notice_and_ends_where_the_box_does(alice, deskt
 @pytest.mark.parametrize("zoom", [100, 150])
 def test_notice_beside_an_offer_breaks_no_word(alice, desktop, hub, zoom):
     """In a narrow window."""
-    hub.send(":grace_with_a_long_name!g@h PRIVMSG alice :psst")
+    grace = ":grace_with_a_long_name!g@h "
+    hub.send(grace + "JOIN #lobby", grace + "PRIVMSG alice :psst")
     alice.root.geometry("480x600")
     alice.window.look.change("dark", zoom)
     alice.type("see you")
@@ -344,19 +345,34 @@ def test_draft_keeps_its_warning_when_the_private_line_is_answered_elsewhere(ali
     assert (alice.notice, alice.offer) == ("", "")
 
 
-def test_private_draft_is_seen_again_when_another_user_takes_the_name(alice, desktop, hub):
+def test_offer_to_go_on_privately_replies_to_nobody(alice, hub):
+    """The last private line is the user's own."""
+    hub.send(":bob!b@h JOIN #lobby", ":bob!b@h PRIVMSG alice :psst")
+    alice.sees("[bob -> you]: psst  (only you two)")
+    alice.type("@bob yes", "<Return>", "and no")
+    assert alice.offer == "Write to bob privately"
+    alice.chat_view.composer.answer.invoke()
+    assert (alice.draft, alice.notice) == ("@bob and no", "Privately to bob")
+    assert alice.window.chat.reply_to is None
+
+
+def test_private_draft_is_not_sent_when_another_user_has_taken_the_name(alice, hub):
+    """Unless our user wants that."""
     hub.send(":carol!c@h JOIN #lobby")
     alice.sees("[SERVER]: carol joined the chat")
     alice.type("@bob I like tom")
     hub.send(":bob!b@h NICK bobby", ":carol!c@h NICK bob")
     alice.sees("[SERVER]: carol is now called bob")
-    warned = "Privately to bob, who may be someone else than before"
-    assert alice.notice == warned
+    assert alice.notice == "Privately to bob, who may be someone else than before"
     alice.type("<Return>")
-    assert (alice.draft, alice.notice) == ("@bob I like tom", warned + ". Enter again sends it")
-    alice.type("<Return>")
+    hub.expect("WHOIS bob")
+    hub.send(":hub 318 alice bob :End")
+    again = " Send it again if it is for the user who has this name now."
+    alice.sees("[SYSTEM]: Not sent: bob may be someone else than before." + again)
+    assert alice.draft == "" and "PRIVMSG" not in str(hub.seen)
+    (entry,) = [e for e in alice.window.chat.current.entries if e.delivery in client.FAILED]
+    alice.chat_view.settle("retry", entry)
     hub.expect("PRIVMSG bob :I like tom")
-    assert alice.draft == ""
 
 
 def test_offer_that_ends_leaves_the_focus_in_the_box(alice, desktop, hub):

@@ -1,6 +1,7 @@
 """Two users chat through the real server, which is killed and started again meanwhile."""
 
 import contextlib
+import itertools
 import os
 import queue
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 
 import pytest
+from client_harness import Cable
 from harness import TIMEOUT, Process
 
 import client
@@ -154,6 +156,40 @@ def test_private_message_to_an_absent_account_is_read_later(people):
     with contextlib.closing(Person("bob", port, "opensesame")) as again:
         until([again], lambda: again.sees("[alice -> you]: see you", "alice"))
         assert again.chat.conversation_named("alice").unread == 1
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_private_draft_goes_to_nobody_who_took_the_name_while_we_were_cut_off(
+    open_room, tmp_path, monkeypatch, is_same
+):
+    """Also if our session is resumed, and nobody tells us that."""
+    monkeypatch.setattr(client, "RETRY_TIMES", (TIMEOUT,))
+    room = open_room(data=str(tmp_path / "data"))
+    with contextlib.ExitStack() as stack:
+        cable = stack.enter_context(contextlib.closing(Cable(room.server.port)))
+        bob = room.irc("bob")
+        alice = stack.enter_context(contextlib.closing(Person("alice", cable.port)))
+        until([alice], lambda: alice.is_done)
+        started, count = alice.chat.complete_until.when, itertools.count()
+        while int(alice.chat.complete_until.when) == int(started):  # WHOIS counts seconds
+            bob.send("PRIVMSG alice :psst %d" % next(count))
+            bob.heard()
+            alice.live()
+        cable.pull()
+        until([alice], lambda: alice.chat.state == client.RECONNECTING)
+        if not is_same:
+            bob.send("QUIT")
+            room.wait_until_gone(bob)
+            bob = room.irc("bob")
+        alice.connection.retry()
+        until([alice], lambda: alice.is_done)
+        assert alice.chat.session.is_resumed
+        for text in ("I like tom", "who are you?"):
+            alice.say("@bob " + text)
+            until([alice], lambda: not alice.chat.unsent)
+        heard = [line.partition(" ")[2] for line in bob.heard() if "alice!" in line]
+        asked = "PRIVMSG bob :who are you?"
+        assert heard == (["PRIVMSG bob :I like tom", asked] if is_same else [asked])
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])

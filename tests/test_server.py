@@ -336,6 +336,26 @@ def test_former_nickname_is_free(room):
     bob.expect(" 433 bob ANN :Nickname is already in use")
 
 
+def test_whois_tells_since_when_a_user_has_the_nickname(room):
+    """So that others see that it has changed hands."""
+    alice, bob = room.irc("alice"), room.irc("bob")
+
+    def since(nickname):
+        bob.send("WHOIS " + nickname)
+        (line,) = [line for line in bob.heard() if " 317 " in line]
+        return int(line.split()[5])
+
+    before = since("alice")
+    while int(time.time()) == before:
+        time.sleep(0.01)
+    alice.send("NICK ann")
+    bob.expect(" NICK ann")
+    assert since("ann") > before
+    alice.send("NICK Ann")
+    bob.expect(" NICK Ann")
+    assert since("Ann") == since("ann")
+
+
 PASSWORD = "zoë's secret"
 
 
