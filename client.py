@@ -8321,7 +8321,7 @@ def offer_names(chat: Chat, signs: str, text: str, room: Any = None) -> List[Row
         rows += [text_row(who, who, sign="@") for who in names if folded in protocol.casefold(who)]
     rows.sort(key=lambda row: not protocol.casefold(row.text).startswith(folded))
     taken = [protocol.casefold(row.key) for row in rows]
-    if "@" in signs and protocol.is_nickname(name) and protocol.casefold(name) not in taken:
+    if name and "@" in signs and protocol.casefold(name) not in taken:
         rows.append(text_row(name, ("Invite " if room else "Write to ") + name, sign="+"))
     if "#" in signs and len(new) > 1 and protocol.casefold(new) not in taken:
         error = protocol.spelling_error(new)

@@ -104,12 +104,6 @@ def test_room_is_offered_by_a_name_that_rooms_can_have(alice, desktop, typed, of
         alice.sees("[SERVER]: alice joined " + offered.partition(", ")[2])
 
 
-def test_nobody_is_written_to_by_a_name_that_users_cannot_have(alice, desktop):
-    alice.press("Control-k", alice.box)
-    alice.sheet.field.set("Is 17 right?")
-    desktop.pump(lambda: rows(alice) == ["Make a new room, #Is-17-right"])
-
-
 def test_typed_list_of_rooms_is_still_shown(alice):
     alice.say("/rooms")
     alice.sees("[SERVER]: #maths (2): Fractions, page 12")
