@@ -190,6 +190,7 @@ MAX_SEARCHED = 100000  # loaded messages that it looks at: some tenths of a seco
 MAX_ANNOUNCEMENTS = 20  # that are not closed
 MAX_SUGGESTIONS = 200  # nicknames for Tab, or for "Did you mean"
 RECENT = 500  # entries whose senders Tab suggests first
+SEEN_TIME = 5.0  # seconds in view after which a private line in a channel is read
 CROWD = 5  # joins (or leaves) in a row that become a single entry
 GROUP_TIME = 300.0  # seconds from line to line of a sender that stand close together
 PASTE_TIME = 2.0  # seconds from line to line of a paste
@@ -941,9 +942,11 @@ class Conversation:
         self.entries: List[Entry] = []  # in the server's order, own waiting ones where typed
         self.unread = self.mentions = 0
         self.mark: Optional[Entry] = None  # the first entry that is new
+        self.seen_since = 0.0  # when all news were first seen in a channel; 0 if they are not
         self.new_count = 0
         self.draft = self.topic_draft = ""
         self.asked: Optional[Entry] = None  # the private line under which the draft was begun
+        self.reply_to: Optional[Entry] = None  # what the next text here replies to
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
         self.membership = OUTSIDE if kind == CHANNEL else JOINED
@@ -1319,6 +1322,13 @@ class Session:
         return min(size, int(limit)) if limit.isdecimal() and int(limit) else size
 
 
+class Announcement(NamedTuple):
+    """News that stay until the user closes them; with the room to which they invite, if any."""
+
+    text: str
+    room: str = ""
+
+
 class Listing:
     """The answer to a command that a sheet shows as a list, up to the PONG with its word."""
 
@@ -1377,7 +1387,6 @@ class Chat:
         self.now = 0.0
         # Channels that were left while the server was not asked, or had not answered JOIN yet:
         self.left: Dict[str, bool] = {}  # True if it has still to be told
-        self.reply_to: Optional[Entry] = None  # what the next text replies to
         self.correspondent = ""  # the sender of the last private message
         self.pending_login: Optional[Login] = None  # typed, not accepted yet
         self._levels = levels
@@ -1394,7 +1403,7 @@ class Chat:
         # Pasted lines, from a command that is not answered yet on, their recipient and the
         # conversation in view, by the word of the PONG that follows the answer:
         self.pastes: Dict[str, Tuple[List[str], str, Conversation]] = {}
-        self.announcements: List[str] = []  # not closed yet, the newest last
+        self.announcements: List[Announcement] = []  # not closed yet, the newest last
         self.listing = Listing()  # the answer to the last `request`
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
@@ -1450,8 +1459,8 @@ class Chat:
         """The text of a conversation without messages."""
         is_ours = self.current.kind == PRIVATE and RESUME_CAP in self.session.caps
         if is_ours and self.is_me(self.session.account):
-            rule = "Messages from before you or %s registered are not shown." % self.current.name
-            return "No messages to show here. Say hello.\n" + rule
+            rule = "What was said before you registered, or %s did, is not shown."
+            return "No messages to show here. Say hello.\n" + rule % self.current.name
         return "No messages here yet. Say hello." + ("\n" + PRIVATE_RULE if is_ours else "")
 
     def banner(self, now: float) -> str:
@@ -1476,6 +1485,11 @@ class Chat:
         """The names of the channels that the user is in or will be again, and of correspondents."""
         kept = (c for c in self.conversations if c.kind != CONSOLE)
         return [c.name for c in kept if c.membership in (JOINED, REJOINING)]
+
+    @property
+    def reply_to(self) -> Optional[Entry]:
+        """The entry that the next text in the conversation in view replies to."""
+        return self.current.reply_to
 
     def conversation_named(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
@@ -1544,6 +1558,11 @@ class Chat:
         """Forget the announcement that is shown."""
         del self.announcements[-1:]
 
+    def announce(self, text: str, room: str = "") -> None:
+        """Keep an announcement, or an invitation to a room in place of an earlier one."""
+        kept = [each for each in self.announcements if not room or each.room != room]
+        self.announcements = [*kept[1 - MAX_ANNOUNCEMENTS :], Announcement(text, room)]
+
     def do(self, now: float, action: Callable[..., object], *args: Any) -> Outcome:
         """Run a method of the next part: the only way in for what happens outside."""
         self.now, self.outcome = now, Outcome(self.session.number)
@@ -1581,7 +1600,7 @@ class Chat:
         self._run_lines(split_lines(text), "")
 
     def submit_seen(self, text: str) -> None:
-        """Submit a text; one with "/reply" is the rest, so that the user first sees to whom."""
+        """Submit a text, unless it has "/reply": it is the rest then, with the recipient's name."""
         named = name_recipient(self, text)
         if named == text:
             self.submit(text)
@@ -1628,7 +1647,7 @@ class Chat:
         """Bring a conversation into view."""
         if conversation is not self.current:
             self.unmark(self.current)
-            self.current, self.reply_to, self.lookup.revealing = conversation, None, None
+            self.current, self.lookup.revealing = conversation, None
             self.change(SIDEBAR)
         if self._has_focus:
             self._clear_unread(conversation)
@@ -1736,7 +1755,7 @@ class Chat:
 
     def reply(self, entry: Optional[Entry]) -> None:
         """Make the next text to its conversation a reply to an entry, or (None) to none."""
-        self.reply_to = entry
+        self.current.reply_to = entry
         self.change(HEADER)
 
     def set_focus(self, has_focus: bool) -> None:
@@ -1748,10 +1767,12 @@ class Chat:
             self.unmark(self.current)
 
     def mark_seen(self, is_in_view: Callable[[Entry], bool]) -> None:
-        """Count private conversations as read whose news the user sees in a channel."""
+        """Count private conversations as read whose news stay before the user in a channel."""
         for private in (c for c in self.conversations if c.unread and c.kind == PRIVATE):
             news = [e for e in private.entries[-RECENT:] if not e.is_own][-private.unread :]
-            if self._has_focus and news and all(map(is_in_view, news)):
+            is_seen = self._has_focus and bool(news) and all(map(is_in_view, news))
+            private.seen_since = (private.seen_since or self.now) if is_seen else 0.0
+            if is_seen and self.now >= private.seen_since + SEEN_TIME:
                 self.unmark(private)
                 self._clear_unread(private)
 
@@ -2691,7 +2712,7 @@ def _on_text(chat: Chat, message: Message) -> None:
     is_announcement = target == "*" and line.text.startswith(protocol.ANNOUNCEMENT)
     is_mine = line.text.startswith("%s%s:" % (protocol.ANNOUNCEMENT, chat.nickname))
     if is_announcement and "!" not in message.source and not is_mine:
-        chat.announcements = [*chat.announcements[1 - MAX_ANNOUNCEMENTS :], line.text]
+        chat.announce(line.text)
     if is_private and chat.current is not conversation and chat.current.kind != PRIVATE:
         chat.add(entry, chat.current)
     if line.nickname and not entry.is_own:
@@ -2754,6 +2775,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     channel.joined_at = chat.time_of(message) if channel.membership == JOINING else 0.0
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
     channel.removal = channel.refusal = ""
+    chat.announcements = [each for each in chat.announcements if each.room != name]
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2805,6 +2827,13 @@ def _finish_registration(chat: Chat) -> None:
         elif conversation is None or conversation.is_outside:  # it will not be joined
             chat.resolve(item.folded, False)
     chat.flush()
+
+
+def _on_invite(chat: Chat, message: Message) -> None:
+    name, channel = message.params[1], chat.conversation_named(message.params[1])
+    chat.show(message, chat.current)
+    if chat.is_me(message.params[0]) and (channel is None or channel.is_outside):
+        chat.announce("%s invites you to %s." % (message.nickname, name), name)
 
 
 def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
@@ -3086,6 +3115,7 @@ def _on_no_such_user(chat: Chat, message: Message) -> None:
 SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "PRIVMSG": (2, _on_text), "NOTICE": (2, _on_text), "PONG": (1, _on_pong),
     "JOIN": (1, _on_join), "PART": (1, _on_part), "KICK": (2, _in_channel(0, _on_kick)),
+    "INVITE": (2, _on_invite),
     "QUIT": (0, _on_quit), "NICK": (1, _on_nick), "MODE": (2, _on_own_mode),
     "TOPIC": (1, _in_channel(0, _on_topic)), "324": (3, _in_channel(1, _on_mode)),
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
@@ -7307,13 +7337,9 @@ class ChatView:
         self._window.do(self._window.chat.open, name)
         self.focus_composer()
 
-    def visit(self, name: str, entry: Entry) -> None:
-        """Show a room in an entry; if it is not in the sidebar, ask: joining might make it."""
-        known = self._window.chat.conversation_named(name)
-        if entry.answer in INVITATIONS:  # then it exists
-            self.open(name)
-        else:
-            self.select(known) if known else self._window.questions.go_to(CHANNEL_SIGN, name)
+    def accept_invitation(self) -> None:
+        """Join the room of the announcement in view."""
+        self.open(self._window.chat.announcements[-1].room)
 
     def join(self, room: Optional[Conversation] = None) -> None:
         """Join a room, or that in view; ask for its password if that is what it takes."""
@@ -7378,7 +7404,7 @@ class ChatView:
         return describe_draft(self._window.chat, self.composer.get()).entry
 
     def _answer(self) -> None:
-        """Address the draft to the user of that entry; a reply to one's own line is none."""
+        """Address the draft to the user of that entry, as a reply unless it is our own."""
         entry = self._offered()
         if entry is not None and entry.is_own:
             self.composer.set(self._window.chat.address_of(entry) + self.composer.get())
@@ -7479,7 +7505,7 @@ class ChatView:
             self._window.menus.open_person(entry.line.nickname, event)
         elif "room" in tags:
             name = join_surrogates(text.get(*text.tag_prevrange("room", index + "+1c")))
-            self.visit(name, entry)
+            self.open(name)
         else:
             open_link(self.link_at(index))
         return "break"
@@ -7494,7 +7520,7 @@ class ChatView:
         if entry is not None and entry.delivery in FAILED:
             self.settle("retry", entry)
         elif entry is not None and rooms:
-            self.visit(rooms[-1], entry)
+            self.open(rooms[-1])
         elif len(links) == 1:
             open_link(links[0])
         elif entry is not None:
@@ -7900,8 +7926,8 @@ class Menus:
         for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
             known = chat.conversation_named(room)
             if known is not chat.current:
-                words = "Go to %s" if known else "Join %s" + "…" * (entry.answer not in INVITATIONS)
-                entries.append((words % room[:60], functools.partial(view.visit, room, entry)))
+                words = "Go to %s" if known else "Join %s"
+                entries.append((words % room[:60], functools.partial(view.open, room)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
             entries.append(("More for %s…" % entry.line.nickname, more))
@@ -8957,8 +8983,10 @@ class Window:
                 buttons += [("Try now", self._connection.retry), *self.hosting.again]
             icon = "check" if chat.state == CONNECTED and not room.removal else "warn"
             view.banner.show(chat.banner(time.time()), icon, buttons)
+        shown = chat.announcements[-1] if chat.announcements else Announcement("")
+        join = [("Join", view.accept_invitation)] if shown.room else []
         close = ("Close", chat.close_announcement)
-        view.announcement.show("".join(chat.announcements[-1:]), "announce", [close])
+        view.announcement.show(shown.text, "announce", [*join, close])
         view.invitation.show(*self.hosting.invitation())
         used = 0
         for bar in (view.banner, view.announcement, view.invitation):  # the urgent ones first

@@ -353,6 +353,28 @@ def invite(studio):
     alice.choose("Invite someone…")
 
 
+def invited(studio):
+    """An invitation that is not accepted yet."""
+    alice = conversation(studio)
+    dana = studio.people["dana"]
+    dana.send("JOIN #trip", "MODE #trip +i", "INVITE alice #trip")
+    alice.sees("[SERVER]: dana invites you to #trip. Type /join #trip")
+
+
+def replaced(studio):
+    """A private message to a name that another user has taken meanwhile."""
+    alice = conversation(studio)
+    alice.chat_view.open("bob")
+    studio.people["bob"].send("NICK bobby")
+    alice.sees("[SERVER]: bob is now called bobby")
+    studio.people["dana"].send("NICK bob")
+    alice.window.do(alice.window.chat.open, "#lobby")
+    alice.sees("[SERVER]: dana is now called bob")
+    alice.say("@bob I like tom")
+    studio.wait_for("Not sent: bob may be someone else")
+    alice.write("@bob Who are you?")
+
+
 def absent(studio):
     """A private conversation with a user who is not there, and a user who is away."""
     alice = conversation(studio)
@@ -530,6 +552,8 @@ STATES = (
     ("room-refused", SIZES, refused_room),
     ("room-password-wrong", SIZES, lambda studio: refused_room(studio, "wrong")),
     ("invite", SIZES, invite),
+    ("invited", SIZES, invited),
+    ("replaced", SIZES, replaced),
     ("topic", SIZES, lambda studio: conversation(studio).chat_view.edit_topic()),
     ("announcement", SIZES, operator),
     ("mute", SIZES, lambda studio: operator(studio, "bob: Mute…")),

@@ -664,20 +664,25 @@ def test_no_password_is_asked_for_that_the_server_cannot_use(alice):
     assert alice.type("/register") == ["[SERVER]: Usage: /register PASSWORD"]
 
 
-def test_private_message_that_is_in_view_or_answered_is_read(alice):
+def test_private_message_that_stays_in_view_or_is_answered_is_read(alice):
     """In the room where it is shown, but not if it came while another conversation was in view."""
+    clock = itertools.count(NOW)
 
     def unread():
         return [(c.name, c.unread) for c in alice.chat.conversations if c.unread]
 
-    def look(*hidden):
+    def look(*hidden, seconds=5):
         in_view = [e for e in alice.chat.current.entries if e.line.text not in hidden]
-        alice.chat.do(NOW, alice.chat.mark_seen, in_view.__contains__)
+        for now in itertools.islice(clock, seconds + 1):
+            alice.chat.do(now, alice.chat.mark_seen, in_view.__contains__)
 
     alice.hear(":bob!b@h PRIVMSG alice :one")
     look("one")
+    look(seconds=4)
+    look("one", seconds=0)  # it has scrolled away
+    look(seconds=4)
     assert unread() == [("bob", 1)]
-    look()
+    look(seconds=0)
     assert unread() == []
     alice.chat.do(NOW, alice.chat.set_focus, False)
     alice.hear(":bob!b@h PRIVMSG alice :two", ":bob!b@h PRIVMSG alice :three")
@@ -695,6 +700,39 @@ def test_private_message_that_is_in_view_or_answered_is_read(alice):
     assert unread() == [("carol", 1)]
     alice.type("@carol what?")
     assert unread() == [] and alice.chat.conversation_named("carol").mark is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([":tina!t@h INVITE alice #trip"], [("tina invites you to #trip.", "#trip")]),
+        ([":tina!t@h INVITE alice #trip"] * 2, [("tina invites you to #trip.", "#trip")]),
+        (
+            [":tina!t@h INVITE alice #trip", ":bob!b@h INVITE alice #tea"],
+            [("tina invites you to #trip.", "#trip"), ("bob invites you to #tea.", "#tea")],
+        ),
+        ([":tina!t@h INVITE alice #trip", ":alice!a@h JOIN #trip"], []),
+        ([":tina!t@h INVITE bob #trip"], []),
+        ([":tina!t@h INVITE alice #lobby"], []),
+    ],
+)
+def test_invitation_stays_until_it_is_accepted_or_closed(alice, lines, expected):
+    alice.hear(*lines)
+    assert alice.chat.announcements == expected
+    while alice.chat.announcements:
+        alice.chat.close_announcement()
+
+
+def test_reply_that_is_begun_stays_with_its_room(alice):
+    alice.hear(":alice!a@h JOIN #tea", ":bob!b@h PRIVMSG #lobby :is it ready?")
+    alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
+    alice.do(alice.chat.do(NOW, alice.chat.reply, alice.chat.current.entries[-1]))
+    notice = client.describe_draft(alice.chat, "great")
+    assert notice.words == "Reply to bob in #lobby: is it ready?"
+    alice.do(alice.chat.do(NOW, alice.chat.open, "#tea"))
+    assert client.describe_draft(alice.chat, "great").words == ""
+    alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))
+    assert client.describe_draft(alice.chat, "great") == notice
 
 
 @pytest.mark.parametrize("has_focus", [True, False])
@@ -3228,7 +3266,7 @@ def test_rule_of_private_messages_is_shown_to_those_for_whom_it_holds(caps, line
     alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
     assert (client.PRIVATE_RULE in alice.chat.empty_text) == is_shown
     is_registered = bool(caps) and not is_shown
-    rule = "Messages from before you or bob registered are not shown."
+    rule = "What was said before you registered, or bob did, is not shown."
     assert (rule in alice.chat.empty_text) == is_registered
     assert ("No messages here yet" in alice.chat.empty_text) != is_registered
     alice.do(alice.chat.do(NOW, alice.chat.open, "#lobby"))

@@ -536,7 +536,7 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     view = alice.chat_view
     alice.root.geometry("%dx%d" % size)
     alice.window.look.change("dark", zoom)
-    alice.window.chat.announcements.append("Announcement by bob: books away")
+    alice.window.chat.announce("Announcement by bob: books away")
     words = {"address": "192.168.1.20", "invitation": lambda network: "Others pick " + network}
     state = {"is_dismissed": False, "is_copied": False, "dismiss": len}
     alice.window.hosting._status = types.SimpleNamespace(**words, **state)

@@ -422,7 +422,7 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     """Also in what is made later, such as the button of an announcement."""
     monkeypatch.setattr(Tip, "DELAY", 20)
     view, window = settled.chat_view, settled.window
-    window.chat.announcements.append("Announcement by bob: books away")
+    window.chat.announce("Announcement by bob: books away")
     window.chat.current.removal = "You were removed"
     window.show_bars()
     actions = {"topic": view.edit_topic, "search": view.search_bar.open}

@@ -894,6 +894,20 @@ def test_muted_room_gives_no_dot_on_the_menu_button(tea, desktop, hub):
         assert view.menu_button.cget("image")[0] == str(view._look.icon("menu", dot=dot))
 
 
+def test_room_that_is_named_or_invited_to_is_joined_by_a_click(alice, desktop, hub):
+    hub.send(":bob!b@h PRIVMSG #lobby :see #maths", ":tina!t@h INVITE alice #trip")
+    alice.sees("[bob]: see #maths")
+    alice.click("#maths")
+    hub.expect("JOIN #maths")
+    bar = alice.chat_view.announcement
+    desktop.pump(bar.frame.winfo_viewable)
+    assert bar.text.cget("text") == "tina invites you to #trip."
+    bar.buttons[0].invoke()
+    hub.expect("JOIN #trip")
+    hub.send(":alice!a@h JOIN #trip")
+    desktop.pump(lambda: not bar.frame.winfo_viewable())
+
+
 # Sheets, menus and keys
 
 
