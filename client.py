@@ -206,6 +206,7 @@ BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
 MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
+REPEAT_TIME = 0.8  # seconds from press to press in which a key may only be held
 ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
 
@@ -266,6 +267,7 @@ class Outcome:
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
+        self.refused = "", ""  # a command up to its wrong password, and the server's words
 
 
 class EndedError(Exception):
@@ -910,6 +912,11 @@ class Entry:
     def text(self) -> str:
         """The entry as it is shown and searched, without the time."""
         return "%s %s" % (self.line.head, self.line.text)
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of its text, for a quote."""
+        return protocol.clean(self.line.text, 80)
 
     @property
     def place(self) -> "Place":
@@ -3078,6 +3085,15 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
             chat.send(Message("NICK", (chat.outcome.login.name,)))
 
 
+def _on_login_refused(chat: Chat, message: Message) -> None:
+    """904 and 905: have the password of a login that was typed asked for again."""
+    chat.show(message, chat.current)
+    login, chat.pending_login = chat.pending_login, None
+    line = chat.describe(message)
+    if login is not None and line is not None:
+        chat.outcome.refused = "/login %s " % login.name, line.text
+
+
 def _on_account(chat: Chat, message: Message) -> None:
     """900 and 901: logged in or out."""
     chat.session.account = message.params[2] if message.command == "900" else ""
@@ -3121,7 +3137,7 @@ SERVER_COMMANDS: Dict[str, Tuple[int, Handler]] = {
     "BATCH": (1, _on_batch), "FAIL": (1, _on_fail),
     "AWAY": (0, _on_away), "352": (7, _on_away), "305": (1, _on_away), "306": (1, _on_away),
     "REGISTER": (1, _on_logged_in), "903": (1, _on_logged_in), "900": (3, _on_account),
-    "901": (3, _on_account),
+    "901": (3, _on_account), "904": (1, _on_login_refused), "905": (1, _on_login_refused),
     "005": (2, _on_isupport),
     **dict.fromkeys(["001", "372", "375"], (1, _on_welcome)),
     **dict.fromkeys(["376", "422"], (0, lambda chat, m: _finish_registration(chat))),
@@ -3299,10 +3315,11 @@ def _run_ignore(chat: Chat, args: Tuple[str, ...]) -> None:
 
 
 def _run_unignore(chat: Chat, args: Tuple[str, ...]) -> None:
-    folded = protocol.casefold(args[0])
+    folded, before = protocol.casefold(args[0]), len(chat.ignored)
     chat.ignored[:] = [name for name in chat.ignored if protocol.casefold(name) != folded]
-    chat.outcome.settings_changed = True
-    chat.answer("You are not ignoring %s." % args[0])
+    chat.outcome.settings_changed = len(chat.ignored) < before
+    words = "You no longer ignore %s." if len(chat.ignored) < before else "You do not ignore %s."
+    chat.answer(words % args[0])
 
 
 def _run_login(chat: Chat, args: Tuple[str, ...]) -> None:
@@ -3367,9 +3384,9 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
     home = chat.address_of(entry).strip("@ ") or here.name
     if entry is not None and protocol.casefold(name) == protocol.casefold(home):
         if home != here.name:
-            return Notice("%s, in reply to: %.80s" % (way, entry.line.text))
+            return Notice("%s, in reply to: %s" % (way, entry.excerpt))
         where = " in " + name if here.kind == CHANNEL else ""
-        words = "Reply to %s%s: %.80s" % (entry.line.nickname, where, entry.line.text)
+        words = "Reply to %s%s: %s" % (entry.line.nickname, where, entry.excerpt)
         return Notice(words, "close")
     if name != here.name:
         return Notice(way, "announce" if way.startswith("To ") else "lock")
@@ -3443,6 +3460,11 @@ def private_question(chat: Chat) -> Optional[Entry]:
         if entry.is_own and not is_private:
             break
     return None
+
+
+def is_unfinished(draft: str) -> bool:
+    """Return True for a draft with more than an address, such as a reply begins with."""
+    return bool(re.sub(r"\A\s*@\S*\s*\Z", "", draft).strip())
 
 
 def follow_draft(chat: Chat, draft: str) -> None:
@@ -5732,6 +5754,12 @@ class Composer(TextBox):
         (self.hidden if command else self.text).focus_set()
         self._on_change()  # another password may be there
 
+    def ask_again(self, command: str, reason: str) -> None:
+        """Ask for a password that was refused, unless another is asked for."""
+        if not self._command:
+            self.ask_password(command)
+            self.show_note(reason, True)
+
     def _enter_password(self) -> None:
         """Run the command with its password; ask for a new one twice."""
         command, password = self._command, get_line(self.hidden)
@@ -6168,8 +6196,9 @@ class Transcript:
         text.bind("<<Selection>>", lambda event: self._select_lines())
         text.bind("<Up>", lambda event: self._move(-1))
         text.bind("<Down>", lambda event: self._move(1))
-        for key in ("Shift-Up", "Shift-Down"):
-            text.bind("<%s>" % key, lambda event: None)  # as in every text of Tk
+        text.bind("<Shift-Up>", lambda event: self._select_chosen("last", "first"))
+        for sequence in ("<Shift-Down>", "<<Copy>>"):
+            text.bind(sequence, lambda event: self._select_chosen("first", "last"))
         for tag in ("link", "person"):
             text.tag_bind(tag, "<Enter>", lambda event: text.configure(cursor="hand2"))
             text.tag_bind(tag, "<Leave>", lambda event: text.configure(cursor="arrow"))
@@ -6336,7 +6365,7 @@ class Transcript:
         quoted = self.conversation.quoted(entry)
         if quoted is not None:
             above = None
-            words = self._look.text("%s %.80s" % (quoted.line.head, quoted.line.text))
+            words = self._look.text("%s %s" % (quoted.line.head, quoted.excerpt))
             parts += ["↳ %s\n" % words, ("quote", "aside", tag)]
         styles = ["code"] if entry in self._code else []
         styles += ["repeat"] if continues(above, entry, GROUP_TIME) else []
@@ -6436,6 +6465,15 @@ class Transcript:
             self.text.yview_scroll(max(0, self._hidden_part(entry)), "pixels")
             self.text.see("cursor.first")
         return "break"
+
+    def _select_chosen(self, start: str, end: str) -> None:
+        """Select the chosen line, unless something is selected, before Tk copies or extends it."""
+        text = self.text
+        if self.cursor is not None and not text.tag_ranges("sel"):
+            text.tag_add("sel", "cursor.first", "cursor.last - 1 char")
+            text.mark_set(text.tk.call("tk::TextAnchor", text), "cursor." + start)
+            text.mark_set("insert", "cursor." + end)
+            self._select_lines()  # before it is copied
 
     def _hidden_part(self, entry: Entry) -> int:
         """Return how many pixels the end of an entry is below what can be seen."""
@@ -6852,9 +6890,9 @@ class ConnectView:
         if field == PASSWORD:
             self._password_server = self.fields[SERVER].get().strip()
         self._refused = self._chosen if fault == TRUST else ""
-        self.set_busy("")
         if field:
             self._show_field(field, True)
+        self.set_busy("")
         for name in self.fields:
             self._show_hint(name, "Muted", self._hint(name, self.fields[name].get()))
         if field:
@@ -7077,7 +7115,7 @@ class Sidebar:
         chat, dots = self._window.chat, {ONLINE: "ok", AWAY: "away", OFFLINE: "offline"}
         unread = conversation.news
         is_bright = conversation is chat.current or unread
-        tip = "Your message here is unfinished" if conversation.draft.strip() else ""
+        tip = "Your message here is unfinished" if is_unfinished(conversation.draft) else ""
 
         def paint(row: Drawing) -> None:
             color = "text" if is_bright else "muted"
@@ -7303,7 +7341,7 @@ class ChatView:
         """Return the names of the conversations with an unfinished message."""
         shown, draft = self.transcript.conversation, self.composer.get()
         conversations = self._window.chat.conversations
-        return [c.name for c in conversations if (draft if c is shown else c.draft).strip()]
+        return [c.name for c in conversations if is_unfinished(draft if c is shown else c.draft)]
 
     # What the user does
 
@@ -7460,8 +7498,8 @@ class ChatView:
         if self.topic.frame.winfo_manager():
             room, text = self.transcript.conversation, self.topic.get()
             room.topic_draft = text if is_kept and text != self._old_topic else ""
-            if holds_focus(self.topic.frame):
-                self.focus_composer()
+            if holds_focus(self.topic.frame):  # what is typed next was not meant for everyone
+                self.room.canvas.focus_set()
             set_floating(self.topic.frame, False)
             self.room.redraw()
         return True
@@ -7477,6 +7515,7 @@ class ChatView:
             topic = protocol.clean(text, protocol.MAX_TOPIC)
             self._window.do(chat.send_command, "TOPIC", room.name, topic)
         self.close_topic(is_kept=not chat.can_set_topic(room))
+        self.focus_composer()
         return "break"
 
     def _topic_tip(self) -> str:
@@ -7581,19 +7620,20 @@ class ChatView:
         return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
-        """Show the people, or hide them; over the chat, the keyboard goes there, too."""
+        """Show the people, or hide them; where they take room, the keyboard goes there, too."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
-        if self.people.frame.winfo_manager() == "place":
+        if self._shows_people[False] and not self._is_roomy:
             self.people.frame.update_idletasks()  # only what is mapped takes the focus at once
             self.people.list.canvas.focus_set()
 
     def close_people(self) -> bool:
-        """Hide the people if they cover the chat; return True if they did."""
-        is_over = self.people.frame.winfo_manager() == "place"
-        if is_over:
+        """Hide the people if they cover the chat, or take its room and have the focus."""
+        people, can_close = self.people.frame, self._shows_people[False] and not self._is_roomy
+        can_close = can_close and (people.winfo_manager() == "place" or holds_focus(people))
+        if can_close:
             self.toggle_people()
-        return is_over
+        return can_close
 
     def _lay_out(self) -> None:
         """Show beside the chat what there is room for."""
@@ -7733,12 +7773,13 @@ class Menus:
             return self.open_own(spot)
         invite = functools.partial(self._window.do, chat.send_command, "INVITE", name)
         rooms = [room.name for room in chat.invitable(name)]
+        ignore = ("Stop ignoring", "unignore") if chat.is_ignored(name) else ("Ignore", "ignore")
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
             None,
-            ("Ignore", lambda: view.submit("/ignore %s" % name)),
+            (ignore[0], lambda: view.submit("/%s %s" % (ignore[1], name))),
             *self._moderation(name),
             *[None][: len(rooms)],
             *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
@@ -7797,7 +7838,8 @@ class Menus:
         if conversation.kind != CONSOLE:
             verb = "Leave " if conversation.kind == CHANNEL else "Close "
             words = "Remove from the list" if conversation.is_outside else verb + conversation.name
-            entries += [None, (words, functools.partial(do, chat.leave, conversation))]
+            ask = self._window.questions.ask_leave
+            entries += [None, (words, functools.partial(ask, conversation, words))]
         self._open(entries, spot)
 
     def _rules(self, room: Conversation) -> List[Any]:
@@ -7816,7 +7858,7 @@ class Menus:
         view, entries = self._window.chat_view, []  # type: ChatView, List[Any]
         for conversation in self._window.chat.conversations:
             notes = "   (%d)" % conversation.news if conversation.news else ""
-            notes += "   (unfinished)" if conversation.draft.strip() else ""
+            notes += "   (unfinished)" if is_unfinished(conversation.draft) else ""
             action = functools.partial(view.select, conversation)
             mark = MARK * (conversation is self._window.chat.current)
             entries.append((mark + conversation.name + notes, action))
@@ -7836,7 +7878,7 @@ class Menus:
             ("Another name…", self._window.questions.ask_name),
             None,
             ("Register this name…", lambda: view.composer.ask_password("/register ")),
-            ("Log in…", lambda: view.composer.ask_password("/login %s " % chat.nickname)),
+            ("Log in…", self._window.questions.ask_login),
         ]
         return entries[:2] if chat.session.account else entries
 
@@ -7894,11 +7936,10 @@ class Menus:
             entry, at = view.transcript.cursor, "@%d,%d" % (event.x, event.y)
             if event.type != tk.EventType.KeyPress:
                 entry = view.transcript.entry_at(at)
+                view.transcript.choose(entry)
                 links = [link for link in [view.link_at(at)] if link]
             elif entry is not None:
                 links, spot = links_of(entry), view.transcript
-                if not widget.tag_ranges("sel"):  # for Copy
-                    widget.tag_add("sel", "cursor.first", "cursor.last - 1 char")
         entries: List[Any] = []
         for words in edits:
             name = "<<%s>>" % words.title().replace(" ", "")
@@ -7921,13 +7962,14 @@ class Menus:
             entries.append((words, functools.partial(view.reply, entry)))
         entries += [*edits, None]
         for link in links:
-            entries.append(("Open %s" % link[:60], functools.partial(open_link, link)))
-            entries.append(("Copy %s" % link[:60], functools.partial(copy_text, window.root, link)))
+            shown, copy = protocol.clean(link, 60), functools.partial(copy_text, window.root, link)
+            entries.append(("Open " + shown, functools.partial(open_link, link)))
+            entries.append(("Copy " + shown, copy))
         for room in list(dict.fromkeys(_ROOM.findall(entry.text)))[:MAX_OFFERED]:
             known = chat.conversation_named(room)
             if known is not chat.current:
-                words = "Go to %s" if known else "Join %s"
-                entries.append((words % room[:60], functools.partial(view.open, room)))
+                words = ("Go to " if known else "Join ") + protocol.clean(room, 60)
+                entries.append((words, functools.partial(view.open, room)))
         if entry.line.nickname and not entry.is_own:
             more = functools.partial(self.open_person, entry.line.nickname, spot)
             entries.append(("More for %s…" % entry.line.nickname, more))
@@ -8019,6 +8061,7 @@ class Questions:
         self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
         self._is_relevant: Callable[[], bool] = lambda: True  # has the question still a reason?
+        self.asked_at = 0.0  # when the user last asked for what it is about
 
     def go_to(self, signs: str = "#@", text: str = "") -> None:
         """Ask for a room ("#"), a person ("@"), or either; known or new."""
@@ -8098,12 +8141,16 @@ class Questions:
 
     def ask_name(self) -> None:
         """Ask for another name of the user."""
-
-        def row(words: str) -> Row:
-            error = protocol.nickname_error(protocol.normalize(words))
-            return text_row(None if error else ("NICK", words), error or "Take this name")
-
+        row = functools.partial(name_row, "NICK", "Take this name")
         self._ask_words("Another name", "Everyone sees it.", row, "Your new name")
+
+    def ask_login(self) -> None:
+        """Ask for the name of an account, then in the message box for its password."""
+        rows = lambda name: [name_row("/login", "Type its password", name)]  # noqa: E731
+        ask, text = self._window.chat_view.composer.ask_password, "With a name that is registered."
+        choose = lambda command: ask("%s %s " % command)  # noqa: E731
+        sheet = self._open_sheet("Log in", text, rows, choose, "A registered name")
+        sheet.fill(self._window.chat.nickname)
 
     def ask_announcement(self) -> None:
         """Ask for words for everyone on the server."""
@@ -8189,10 +8236,23 @@ class Questions:
         return " ".join(words)
 
     def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
-        """Ask before messages are lost, or always."""
+        """Ask before messages are lost, or always, but not twice."""
+        if self._is_answer(question, action=close):
+            return
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
+
+    def ask_leave(self, conversation: Conversation, action: str) -> None:
+        """Leave a room or close a conversation; ask first if a message there is unfinished."""
+        drafts = self._window.chat_view.drafts
+        leave = functools.partial(self._window.do, self._window.chat.leave, conversation)
+        if conversation.name in drafts():
+            words = action + "? You have an unfinished message there."
+            answers = (action.split()[0], leave), ("Stay", None)
+            self._ask(words, lambda: conversation.name in drafts(), *answers)
+        else:
+            leave()
 
     def is_asking(self) -> bool:
         """Return True if there is a question that still has a reason."""
@@ -8206,12 +8266,18 @@ class Questions:
         """Ask, but not twice, what becomes of the chat on this computer."""
         members = {folded for c in self._window.chat.conversations for folded in c.members}
         words = "%s %s" % (self.HOST_CLOSE[len(members) < 2], self.losses())
-        if self.question.startswith(self.HOST_CLOSE):
-            keep()
-        else:
+        if not self._is_answer(*self.HOST_CLOSE, action=keep):
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
             is_relevant = lambda: self._window.hosting.is_in_view  # noqa: E731
             self._ask(words, is_relevant, *answers, ("Cancel", None))
+
+    def _is_answer(self, *questions: str, action: Action) -> bool:
+        """Return True if one of these is open already; then do the action, if no key is held."""
+        before, self.asked_at = self.asked_at, time.monotonic()
+        is_open = self.question.startswith(questions)
+        if is_open and self.asked_at > before + REPEAT_TIME:
+            action()
+        return is_open
 
     def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
@@ -8312,6 +8378,12 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
 
     both = "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"
     return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
+
+
+def name_row(command: str, action: str, name: str) -> Row:
+    """Return the row that is for a command with a name; if it cannot be one, it says why."""
+    error = protocol.nickname_error(protocol.normalize(name))
+    return text_row(None if error else (command, name), error or action)
 
 
 def lifting_row(message: Message) -> Row:
@@ -8699,11 +8771,12 @@ class Window:
         """
         self._quit_message = quit_message
         would_lose = self.is_chatting and bool(self.questions.losses())
+        is_asked = self.questions.question.startswith(Questions.CLOSE)
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif not would_lose or self.questions.question.startswith(Questions.CLOSE):
+        elif not would_lose:
             self._end()
-        elif self.chat.unsent and self.chat.session.is_settled and not self._ask_at:
+        elif self.chat.unsent and self.chat.session.is_settled and not (self._ask_at or is_asked):
             self._ask_at = time.monotonic() + ECHO_TIME
         else:
             self._ask_at = 0.0
@@ -8942,6 +9015,8 @@ class Window:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
             self.settings.save()
+        if outcome.refused[0]:
+            self.chat_view.composer.ask_again(*outcome.refused)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
         if not changes:

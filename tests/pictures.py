@@ -231,6 +231,23 @@ def asked(studio):
     return alice
 
 
+def refused_login(studio):
+    """The hidden field again after a wrong password, over a draft."""
+    alice = conversation(studio)
+    studio.hub.server.store.add_account("root", "open sesame", True)
+    alice.write("Back in a minute.")
+    alice.chat_view.composer.ask_password("/login root ")
+    alice.type("sesame", "<Return>")
+    studio.wait_for("do not match")
+
+
+def leave(studio):
+    """The question before the room in view is left with a draft."""
+    alice = pressed(studio, text="It is right")
+    alice.chat_view.buttons["more"].invoke()
+    alice.choose("Leave #lobby")
+
+
 def wrong_password(studio):
     alice = asked(studio)
     alice.connect(password="wrong")
@@ -528,6 +545,8 @@ STATES = (
         studio, text="@dana The exam is on Friday\n@bob Yes, at ten")),
     ("answer-privately", WIDTHS, lambda studio: asked_privately(studio).write("Yes, at ten")),
     ("password", WIDTHS, lambda studio: pressed(studio, *"sesame", text="/register ")),
+    ("login", SIZES, lambda studio: conversation(studio).open_menu("Log in…")),
+    ("login-refused", WIDTHS, refused_login),
     ("reply", WIDTHS, lambda studio: pressed(studio, "Control-r")),
     ("chosen-line", WIDTHS, lambda studio: pressed(studio, "Shift-F6", *["Up"] * 5)),
     ("password-below", WIDTHS, lambda studio: pressed(
@@ -570,6 +589,7 @@ STATES = (
     ("main-menu", SIZES, lambda studio: pressed(studio, "F10")),
     ("sidebar", SIZES[2:], lambda studio: narrow(
         studio, lambda alice: alice.window.menus.open_conversations())),
+    ("leave-unfinished", SIZES, leave),
     ("people", SIZES[2:], lambda studio: narrow(
         studio, lambda alice: alice.chat_view.toggle_people())),
     ("crowd", SIZES, crowd),

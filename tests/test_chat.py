@@ -805,8 +805,9 @@ def test_ignored_users_are_not_shown_on_any_server(kept):
     assert kept.hear(*said) == []
     assert kept.hear(*history("#lobby", "msgid=1 :bob!b@h PRIVMSG #lobby :earlier")) == []
     assert kept.type("/ignore") == ["[SERVER]: You ignore bob."]
-    assert kept.type("/unignore BOB") == ["[SERVER]: You are not ignoring BOB."]
+    assert kept.type("/unignore BOB") == ["[SERVER]: You no longer ignore BOB."]
     assert kept.ignored == []
+    assert kept.type("/unignore bob") == ["[SERVER]: You do not ignore bob."]
     assert kept.hear(":bob!b@h PRIVMSG #lobby :hi") == ["[bob]: hi"]
     assert kept.sent == []
 
@@ -816,7 +817,7 @@ def test_ignored_users_are_not_shown_on_any_server(kept):
     [
         (lambda chat: chat.do(NOW, chat.submit, "/ignore bob"), True),
         (lambda chat: chat.do(NOW, chat.submit, "/ignore"), False),
-        (lambda chat: chat.do(NOW, chat.submit, "/unignore bob"), True),
+        (lambda chat: chat.do(NOW, chat.submit, "/unignore bob"), False),
         (lambda chat: chat.do(NOW, chat.set_level, chat.current, client.ALL), True),
         (lambda chat: chat.do(NOW, chat.submit, "hello"), False),
     ],

@@ -289,9 +289,12 @@ def test_long_answers_leave_room_for_the_question(desktop, hub, fake):
 
 
 def test_closing_twice_keeps_the_chat_running(desktop, hosts):
+    """But not with a key that is held."""
     alice = host(desktop)
     alice.sees("[SERVER]: alice joined the chat")
     alice.close()
+    alice.press("Control-q")
+    assert alice.banner == ALONE
     alice.close()
     assert alice.window.root is None
     assert not has_ended(hosts[0])

@@ -23,14 +23,20 @@ def hidden(person):
     return field.get() if field.winfo_manager() else None
 
 
+def log_in(person, *words):
+    """Choose "Log in…" in the menu, keep the name in the field, and type."""
+    person.open_menu("Log in…")
+    person.type("<Return>", *words)
+
+
 # Commands of the menus
 
 
 @pytest.mark.parametrize("draft", ["", "see you", "one\ntwo"])
-@pytest.mark.parametrize("words", ["Register this name…", "Log in…"])
-def test_menu_asks_for_a_password_whatever_the_box_holds(anna, words, draft):
+@pytest.mark.parametrize("ask", [log_in, lambda anna: anna.open_menu("Register this name…")])
+def test_menu_asks_for_a_password_whatever_the_box_holds(anna, ask, draft):
     anna.write(draft)
-    anna.open_menu(words)
+    ask(anna)
     anna.type("s3cret")
     assert (hidden(anna), anna.draft) == ("s3cret", draft)
     assert anna.chat_view.composer.frame.instate(["focus"])
@@ -61,6 +67,20 @@ def test_name_that_the_menu_asks_for_is_checked_at_once(anna):
     assert [row.text for row in anna.sheet.list.rows] == [client.protocol.nickname_error("9lives")]
 
 
+def test_login_of_the_menu_asks_for_the_name_of_the_account(anna, hub):
+    """Which need not be the present name."""
+    anna.write("a draft")
+    anna.open_menu("Log in…")
+    assert anna.sheet.words == "alice"
+    anna.type("9lives", "<Return>")  # instead of it
+    assert [row.text for row in anna.sheet.list.rows] == [client.protocol.nickname_error("9lives")]
+    anna.type("<ctrl+a>", "carol", "<Return>")
+    assert (anna.sheet, anna.notice) == (None, "Password of carol (hidden). Esc gives up.")
+    anna.type("s3cret", "<Return>")
+    hub.until(sasl_plain_chunks("carol", "s3cret")[0])
+    assert (hidden(anna), anna.draft) == (None, "a draft")
+
+
 # Passwords
 
 
@@ -69,8 +89,7 @@ def test_password_is_still_asked_for_in_another_conversation(anna, hub, desktop,
     """Nothing that is typed then is sent to it, until the password is entered or given up."""
     anna.chat_view.open("bob")
     anna.type("for bob")
-    anna.open_menu("Log in…")
-    anna.type("s3")
+    log_in(anna, "s3")
     if way == "key":
         anna.type("<alt+1>")
     elif way == "click":
@@ -94,8 +113,7 @@ def test_password_is_still_asked_for_in_another_conversation(anna, hub, desktop,
 
 def test_enter_sends_the_password_and_not_the_draft_below_it(anna, hub):
     anna.type("for all")
-    anna.open_menu("Log in…")
-    anna.type("s3cret", "<Return>")
+    log_in(anna, "s3cret", "<Return>")
     hub.expect("AUTHENTICATE PLAIN")
     assert (anna.draft, anna.lines[-1]) == ("for all", anna.lines[-1])
     assert "[alice]: for all" not in anna.lines
@@ -104,7 +122,7 @@ def test_enter_sends_the_password_and_not_the_draft_below_it(anna, hub):
 @pytest.mark.parametrize("what", ["password", "sheet"])
 def test_nothing_of_the_chat_stays_open_for_another_server(anna, desktop, what):
     if what == "password":
-        anna.open_menu("Log in…")
+        log_in(anna)
         anna.type("s3cret")
     else:
         anna.press("Control-k", anna.box)
@@ -142,10 +160,55 @@ def test_new_password_is_asked_for_twice(anna, hub):
     assert (hidden(anna), anna.draft, anna.notice, note.winfo_manager()) == (None, "", "", "")
 
 
+@pytest.mark.parametrize("draft", ["", "see you", "one\ntwo"])
+@pytest.mark.parametrize("way", ["menu", "typed"])
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        ("904 alice :That username and password do not match.", None),
+        ("905 alice :SASL message too long", "That password is too long."),
+    ],
+)
+def test_refused_login_asks_for_its_password_again(anna, desktop, hub, way, draft, refusal, words):
+    """What is typed then is for no one in the room, and not for the draft."""
+    note = anna.chat_view.composer.note
+    if way == "menu":
+        anna.write(draft)
+        log_in(anna)
+    else:
+        anna.type("/login alice", "<Return>")
+    anna.type("s3cret", "<Return>")
+    hub.until(sasl_plain_chunks("alice", "s3cret")[0])
+    if way == "typed":
+        anna.write(draft)
+    hub.send(":hub " + refusal, ":hub " + refusal)  # as some servers do, for each line
+    desktop.pump(lambda: hidden(anna) is not None)
+    assert anna.notice == "Password of alice (hidden). Esc gives up."
+    assert note.winfo_manager() and note.cget("text") == (words or refusal.partition(":")[2])
+    anna.type("s3cr3t", "<Return>")
+    hub.until(sasl_plain_chunks("alice", "s3cr3t")[0])
+    assert (hidden(anna), anna.draft, note.winfo_manager()) == (None, draft, "")
+    assert not any("s3cr" in line for line in anna.lines)
+    hub.send(":hub 903 alice :yes", ":hub " + refusal)  # the latter is for no login
+    hear(hub, anna, "hi")
+    assert hidden(anna) is None
+
+
+def test_refused_login_disturbs_no_other_password(anna, desktop, hub):
+    log_in(anna, "s3cret", "<Return>")
+    anna.open_menu("Register this name…")
+    anna.type("l0ng")
+    hub.send(":hub 904 alice :no")
+    anna.sees("[SERVER]: no")
+    anna.type("enough")
+    assert hidden(anna) == "l0ngenough"
+    assert anna.notice.startswith("New password for alice")
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\x0b", "\u2028"])
 def test_pasted_password_is_one_line(anna, hub, end):
     """What stands in the next line is neither shown nor said."""
-    anna.open_menu("Log in…")
+    log_in(anna)
     field = anna.chat_view.composer.hidden
     anna.root.clipboard_clear()
     anna.root.clipboard_append("anna%ss3cret%s" % (end, end))
@@ -154,14 +217,14 @@ def test_pasted_password_is_one_line(anna, hub, end):
     hub.expect("AUTHENTICATE PLAIN")
     hub.expect(sasl_plain_chunks("alice", "anna%ss3cret" % (" " * len(end)))[0])
     hub.send(":hub 904 alice :no", ":hub 904 alice :no")
-    anna.type("hello", "<Return>")
+    anna.sees("[SERVER]: no")
+    anna.type("<Escape>", "hello", "<Return>")
     assert not any("s3cret" in line for line in hub.until("PRIVMSG #lobby :hello"))
     assert "s3cret" not in anna.draft
 
 
 def test_person_mentioned_is_not_written_into_a_password(anna):
-    anna.open_menu("Log in…")
-    anna.type("s3cret")
+    log_in(anna, "s3cret")
     anna.chat_view.composer.mention("bob")
     assert (hidden(anna), anna.draft) == ("s3cret", "bob: ")
 
@@ -449,8 +512,7 @@ def test_escape_is_for_the_part_with_the_focus(anna, desktop, hub, first):
     view = anna.chat_view
     anna.press("Control-f", anna.box)
     anna.type("words")
-    anna.open_menu("Log in…")
-    anna.type("s3cret")
+    log_in(anna, "s3cret")
     view.edit_topic()
     anna.type("a topic")
     fields = {
@@ -519,8 +581,7 @@ def test_space_presses_the_send_button(alice, desktop, hub):
 
 
 def test_escape_closes_the_sheet_before_the_password(anna):
-    anna.open_menu("Log in…")
-    anna.type("s3cret")
+    log_in(anna, "s3cret")
     anna.press("Control-k")
     anna.type("bo", "<Escape>")
     assert (anna.sheet, hidden(anna)) == (None, "s3cret")

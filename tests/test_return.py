@@ -108,7 +108,7 @@ def test_every_verb_works_from_the_chat_box(people):
         (alice, "/away lunch", "[SERVER]: You are away."),
         (alice, "/away", "[SERVER]: You are back."),
         (alice, "/ignore bob", "[SERVER]: You now ignore bob."),
-        (alice, "/unignore bob", "[SERVER]: You are not ignoring bob."),
+        (alice, "/unignore bob", "[SERVER]: You no longer ignore bob."),
         (alice, "/register opensesame", "[SERVER]: You are logged in as alice"),
         (bob, "/nick rob", "[SERVER]: bob is now called rob"),
         (bob, "@nobody hi", "[SERVER]: No such user: nobody"),

@@ -226,8 +226,9 @@ def test_topic_is_changed_in_place(alice, desktop, way):
     for _ in range(2):
         edit_topic(alice, desktop)
         assert alice.topic == "Tests on Monday"
-        alice.type("Tests on Tuesday", "<Escape>")
-        assert alice.topic is None and alice.has_focus(alice.box)
+        alice.type("Tests on Tuesday", "<Escape>", "private")
+        assert alice.topic is None and alice.has_focus(view.room.canvas)
+        assert alice.draft == "a draft"
     edit_topic(alice, desktop)
     alice.type("<BackSpace>", "<Return>")
     alice.sees("[SERVER]: alice cleared the topic")
@@ -270,7 +271,7 @@ def test_topic_that_is_left_stays_if_it_is_changed(alice, desktop, room, way, is
     click_on(alice, view.topic.text) if is_changed else edit_topic(alice, desktop)
     desktop.pump(lambda: alice.has_focus(view.topic.text))
     alice.type("<Escape>")
-    assert alice.topic is None and alice.has_focus(alice.box)
+    assert alice.topic is None and alice.has_focus(view.room.canvas)
     edit_topic(alice, desktop)
     assert alice.topic == ("" if is_changed else "Tests")
     assert topics_set_by(alice, room) == ([] if is_changed else ["Tests"])

@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from window_harness import hear
+from window_harness import CLOCK, hear
 
 import client
 from client import ADDED, CHANGED, REMOVED, Change, Entry, Line
@@ -518,6 +518,32 @@ def test_reply_quotes_the_line(desktop, open_room, tmp_path):
     dora.sees("↳ [bob]: Shall we start?")
 
 
+def test_cut_quotes_end_with_an_ellipsis(alice, desktop, hub):
+    """At 80 characters, also in the notice; links in the menu at 60."""
+    long, whole = "words " * 13 + "and more", "a" * 80
+    cut = long[:79] + "…"
+    hub.send(
+        "@msgid=1 :bob!b@h PRIVMSG #lobby :" + long, "@msgid=2 :bob!b@h PRIVMSG #lobby :" + whole
+    )
+    hub.send(*("@+draft/reply=%d :eve!e@h PRIVMSG #lobby :yes" % number for number in (1, 2)))
+    alice.sees("↳ [bob]: " + whole)
+    assert "↳ [bob]: " + cut in alice.lines
+    hear(hub, alice, long + "!")
+    alice.press("Control-r", alice.box)
+    assert alice.notice == "Reply to bob in #lobby: " + cut
+    hub.send(":bob!b@h PRIVMSG alice :" + long)
+    alice.sees("[bob -> you]: %s  (only you two)" % long)
+    alice.press("Escape", alice.box)
+    alice.press("Control-r", alice.box)
+    assert alice.notice == "Privately to bob, in reply to: " + cut
+    link, room = "http://a.example/" + "x" * 60, "#" + "y" * 63
+    hear(hub, alice, "%s %s" % (link, room))
+    alice.press("Up", alice.text)
+    alice.press("Shift-F10", alice.text)
+    ends = ["Open %s…" % link[:59], "Copy %s…" % link[:59], "Join %s…" % room[:59]]
+    assert [words for words in alice.menu if "…" in words and words != "More for bob…"] == ends
+
+
 def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
     """But not for the server's lines; to a private message in a room, it is private."""
     hub.send(":bob!b@h PRIVMSG alice :a secret", ":dave!d@h JOIN #lobby")
@@ -529,6 +555,8 @@ def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
         alice.text.event_generate("<Button-3>", x=x, y=y)
         alice.text.event_generate("<ButtonRelease-3>", x=x, y=y)
         assert [command for command in alice.menu if "Reply" in command] == offered
+    alice.box.focus_force()
+    desktop.pump(lambda: chosen(alice) == [])
     alice.press("Control-r", alice.box)
     assert alice.window.chat.reply_to.line.text == "in public"
     alice.press("Control-r", alice.box)
@@ -571,6 +599,41 @@ def test_lines_are_chosen_and_answered_by_keyboard(alice, desktop, hub, monkeypa
         alice.press(key)
         desktop.pump(lambda: chosen(alice) == [])
         assert alice.has_focus(alice.box if key == "Tab" else alice.text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "copied"),
+    [
+        ([], ["line 197"]),
+        (["Shift-Down"], ["line 197", "line 198"]),
+        (["Shift-Up", "Shift-Up"], ["line 195", "line 196", "line 197"]),
+        (["Shift-Up", "Shift-Down"], ["line 197"]),
+        (["Control-c", "Shift-Down"], ["line 197", "line 198"]),
+        (["Shift-Down", "Up"], ["line 196"]),
+    ],
+)
+def test_selection_by_keyboard_begins_at_the_chosen_line(alice, keys, copied):
+    for key in ["Up", "Up", "Up", *keys]:
+        alice.press(key, alice.text)
+    alice.press("Control-c", alice.text)
+    assert CLOCK.sub("", alice.root.clipboard_get()).splitlines() == ["[bob]: " + w for w in copied]
+
+
+@pytest.mark.parametrize("is_by_mouse", [True, False])
+def test_menu_copies_its_own_line_without_the_note(alice, hub, is_by_mouse):
+    """Not another, which was chosen by keyboard before."""
+    hub.send(":bob!b@h PRIVMSG alice :psst")
+    hear(hub, alice, "in public")
+    alice.press("Up", alice.text)
+    if is_by_mouse:
+        x, y = alice.text.bbox(alice.text.search("psst", "1.0"))[:2]
+        alice.text.event_generate("<Button-3>", x=x, y=y)
+        alice.text.event_generate("<ButtonRelease-3>", x=x, y=y)
+    else:
+        alice.press("Up", alice.text)
+        alice.press("Shift-F10", alice.text)
+    alice.choose("Copy")
+    assert alice.root.clipboard_get().endswith(" [bob -> you]: psst")
 
 
 def test_failed_line_is_sent_again_or_edited_by_keyboard(alice, desktop, hub):

@@ -173,6 +173,18 @@ def test_escape_cancels_connecting(desktop, hub):
     assert alice.connect_view.fields[NAME].instate(["!disabled", "!invalid"])
 
 
+def test_hint_says_that_escape_goes_back_from_the_password(desktop, open_room):
+    """As soon as it is asked for, by a server in the list."""
+    room = open_room()
+    room.server.store.add_account("alice", "opensesame", False)
+    desktop.join(room.server.port, "bob").close()
+    alice = desktop.open(room.server.port, "alice", at_once=True)
+    alice.wait_for_question(PASSWORD)
+    assert "Esc to go back" in alice.connect_view._keys.cget("text")
+    alice.press("Escape")
+    assert not alice.connect_view.fields[PASSWORD].winfo_viewable()
+
+
 def test_escape_closes_and_undoes_before_it_quits(desktop, monkeypatch):
     """First the fields that are open, then a name that was typed."""
     monkeypatch.setenv("HUBBUB_FIND", "127.0.0.1:9")

@@ -297,6 +297,40 @@ def test_leaving_asks_before_a_draft_is_lost(alice, desktop, hub, way, where):
     desktop.pump(lambda: alice.window.root is None or not alice.window.is_chatting)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_in_view", "words"),
+    [("#lobby", True, "Leave #lobby"), ("bob", True, "Close bob"), ("bob", False, "Close bob")],
+)
+def test_leaving_a_conversation_asks_before_its_draft_is_lost(
+    alice, desktop, name, is_in_view, words
+):
+    """But not for that of another."""
+
+    def leave():
+        conversation = alice.window.chat.conversation_named(name)
+        alice.window.menus.open_conversation(conversation, alice.chat_view.buttons["more"])
+        alice.choose(words)
+
+    alice.chat_view.open("carol")
+    alice.write("another")
+    alice.chat_view.open(name)
+    alice.write("half of a")
+    if not is_in_view:
+        alice.chat_view.open("carol")
+    leave()
+    desktop.pump(lambda: alice.banner == words + "? You have an unfinished message there.")
+    alice.press("Return")  # "Stay" has the focus
+    alice.chat_view.open(name)
+    assert (alice.banner, alice.draft) == ("", "half of a")
+    leave()
+    alice.press("Return", alice.chat_view.banner.buttons[0])
+    assert name not in alice.conversations
+    alice.chat_view.open(name)
+    alice.chat_view.composer.set("")
+    leave()
+    assert name not in alice.conversations and alice.banner == ""
+
+
 def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hub):
     hub.finish()
     desktop.pump(lambda: alice.banner.startswith("Connection lost."))
@@ -304,7 +338,7 @@ def test_question_about_drafts_names_all_and_what_is_not_sent(alice, desktop, hu
     alice.chat_view.open("bob")
     alice.write("to you")
     alice.chat_view.open("#lobby")
-    alice.write("  ")
+    alice.write(" @bob ")
     alice.close()
     words = "1 message has not been sent yet, and would be lost. "
     question = "Close Hubbub? %sYou have an unfinished message to bob." % words
@@ -348,7 +382,7 @@ def test_draft_out_of_view_has_a_pencil(alice, desktop):
     alice.write("half of a")
     assert marked() == []
     alice.chat_view.open("carol")
-    alice.write(" ")  # is no draft
+    alice.write("@dave ")  # is no draft, nor is a space
     alice.chat_view.open("#lobby")
     assert marked() == ["bob"]
     alice.window.menus.open_conversations()
@@ -367,6 +401,29 @@ def test_question_about_a_draft_ends_with_the_draft(alice, desktop):
     alice.chat_view.composer.set("")
     desktop.pump(lambda: alice.banner == "")
     alice.close()
+    assert alice.window.root is None
+
+
+@pytest.mark.parametrize("what", ["draft", "unsent", "/quit"])
+def test_held_key_does_not_answer_the_question_that_it_asks(alice, desktop, monkeypatch, what):
+    """Nor does it later, after it was let go."""
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
+    monkeypatch.setattr(client, "REPEAT_TIME", TIMEOUT)
+    if what == "unsent":
+        alice.say("half of a")
+    alice.chat_view.open("bob")
+    alice.write("half of a")
+    for _ in range(31):
+        if what == "/quit":
+            alice.chat_view.open("carol")
+            alice.say(what)
+        else:
+            alice.press("Control-q")
+    desktop.pump(lambda: not alice.window._ask_at)
+    assert alice.banner.startswith("Close Hubbub?")
+    assert alice.has_focus(alice.chat_view.banner.buttons[-1]) or what == "/quit"
+    monkeypatch.setattr(client, "REPEAT_TIME", 0)
+    alice.press("Control-q", alice.box)
     assert alice.window.root is None
 
 

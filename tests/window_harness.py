@@ -161,7 +161,7 @@ class Desktop:
     def close(self):
         for person in self._people:
             while person.window.root is not None:
-                person.window.close()  # the first call may only ask for confirmation
+                person.close()  # the first call may only ask for confirmation
         for thread in threading.enumerate():
             if thread.name == "receive":
                 thread.join(TIMEOUT)
@@ -279,7 +279,8 @@ class Person:
         self.press("Return", self.connect_view.fields[NAME])
 
     def close(self):
-        """Close the window with the button of its frame."""
+        """Close the window with the button of its frame, at leisure."""
+        self.window.questions.asked_at = 0.0
         self.root.tk.call(self.root.protocol("WM_DELETE_WINDOW"))
 
     # Display
