@@ -2851,7 +2851,11 @@ def _on_not_joined(chat: Chat, message: Message, channel: Conversation) -> None:
     channel.membership, channel.refusal = OUTSIDE, message.command
     _refuse_waiting(chat, channel, message)
     _try_reveal(chat, channel, can_ask=False)
-    chat.show(message, channel)  # it stays in view: the next lines are not for another room
+    if message.command == NEEDS_KEY and channel.channel_key:  # it was sent
+        channel.channel_key, channel.removal = (), "That is not the password of %s." % channel.name
+        chat.inform(channel.removal, channel)
+    else:
+        chat.show(message, channel)  # it stays in view: the next lines are not for another room
 
 
 def _refuse_waiting(chat: Chat, channel: Conversation, message: Message) -> None:
@@ -3280,7 +3284,7 @@ def _enter(chat: Chat, message: Message) -> None:
         if channel is None:
             raise InputError("You are in too many rooms to join %s." % name)
         if channel.membership == OUTSIDE:
-            channel.membership = JOINING
+            channel.membership, channel.channel_key = JOINING, ()
         channel.channel_key = message.params[1:] or channel.channel_key
         chat.left.pop(channel.folded, None)
         chat.select(channel)
@@ -4717,6 +4721,7 @@ class Look:
         self._wide_picture = functools.lru_cache(maxsize=32)(self._new_picture)
         self.tip: Optional[ttk.Label] = None  # in view
         self.tip_due = ""  # the id of its timer
+        self.is_by_key = False  # what opens or gets the focus now does so by the keyboard
         # A colour font would end the program with an X error in an older Tk on X11.
         patch = str(root.tk.call("info", "patchlevel")).split(".")[:3]
         is_new = [int(part) for part in patch if part.isdigit()] >= [8, 6, 11]
@@ -5992,8 +5997,8 @@ class Sheet:
         frame.rowconfigure(3, weight=1)
         heading = ttk.Label(frame, style="CardStrong.TLabel", text=title)
         heading.grid(row=0, sticky="w", pady=(0, px(8)))
-        close = icon_button(frame, look, "IconField", "close", self.close, 14)
-        close.grid(row=0, column=1, sticky="ne")
+        self.button = icon_button(frame, look, "IconField", "close", self.close, 14)
+        self.button.grid(row=0, column=1, sticky="ne")
         self.list = RowList(frame, look, "field", 46 if is_wide else 36, self.close)
         self.list.is_menu, self.list.most = True, self.ROWS
         self.list.least = 1 if text else self.ROWS
@@ -6001,7 +6006,7 @@ class Sheet:
         canvas, width = self.list.canvas, 600 if is_wide else 440
         look.follow(canvas, lambda: canvas.configure(width=look.dp(width)))
         self.field: Optional[Field] = None
-        stops: List[tk.Misc] = [canvas, close]  # of Tab, which stays inside
+        stops: List[tk.Misc] = [canvas, self.button]  # of Tab, which stays inside
         if text:
             label = ttk.Label(frame, style="Card.TLabel", text=text)
             label.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(12)))
@@ -6184,8 +6189,8 @@ class Transcript:
         text.mark_set("top", "1.0")  # what was at the top when last looked at
         self.empty = ttk.Label(self.frame, style="Empty.TLabel", justify="center")
         look.follow(text, self._restyle)
-        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # shows who has it
-        text.bind("<FocusIn>", lambda event: focus.place(relheight=1))
+        focus = ttk.Frame(self.frame, style="Focus.TFrame", width=look.px(2))  # if a key gave it
+        text.bind("<FocusIn>", lambda event: set_floating(focus, look.is_by_key, relheight=1))
         text.bind("<FocusOut>", lambda event: focus.place_forget())
         text.bind("<Configure>", lambda event: self._keep_in_view())
         text.bind("<<Selection>>", lambda event: self._select_lines())
@@ -7257,9 +7262,11 @@ class ChatView:
         self.composer.text.bind("<Prior>", lambda event: self._scroll(-1))
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
         self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
-        for widget in (self.transcript.text, self.composer.button):
+        buttons = (self.composer.button, self.menu_button, *self.buttons.values())
+        for widget in (self.transcript.text, *buttons):
             widget.bind("<Key>", self._on_stray_key)
-        self.composer.button.bind("<space>", lambda event: None)  # presses it
+        for button in buttons:
+            button.bind("<space>", lambda event: None)  # presses it
         self.transcript.text.bind("<<Return>>", self._on_enter)
         for tag in ("link", "person"):
             self.transcript.text.tag_bind(tag, "<ButtonRelease-1>", self._on_link)
@@ -7743,7 +7750,6 @@ class Menus:
     def __init__(self, window: "Window") -> None:
         self._window = window
         self.menu = tk.Menu(window.root, tearoff=False, bd=1, relief="flat")
-        self.is_by_key = False  # opened by keyboard: its first entry is highlighted
         self._mouse = 0, 0  # where it was when the menu was opened
         for sequence in ("<Enter>", "<Motion>"):
             self.menu.bind(sequence, self._on_mouse)
@@ -7758,8 +7764,7 @@ class Menus:
 
     def _on_mouse(self, event: "TkEvent") -> Optional[str]:
         """Highlight no entry only because the menu has opened below the mouse."""
-        has_moved = (event.x_root, event.y_root) != self._mouse
-        return "break" if self.is_by_key and not has_moved else None
+        return "break" if (event.x_root, event.y_root) == self._mouse else None
 
     def open_person(self, name: str, spot: "Spot") -> None:
         """Open the menu of a person."""
@@ -7773,10 +7778,11 @@ class Menus:
             ("Write privately", lambda: view.open(name)),
             ("Mention", lambda: view.composer.mention(name)),
             ("Who is %s?" % name, lambda: view.submit("/whois %s" % name)),
-            *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
             None,
             (ignore[0], lambda: view.submit("/%s %s" % (ignore[1], name))),
             *self._moderation(name),
+            *[None][: len(rooms)],
+            *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
         ]
         return self._open(entries, spot)
 
@@ -7999,21 +8005,22 @@ class Menus:
             else:
                 menu.add_separator()
             menu.entryconfigure("end", background=color["field"])
+        height = 0  # of what stays in view below the menu, or above it
         if isinstance(spot, (RowList, Transcript)):
             x, y = spot.spot
         elif isinstance(spot, tk.Event) and spot.type != tk.EventType.KeyPress:
             x, y = spot.x_root, spot.y_root
         else:
             widget = spot.widget if isinstance(spot, tk.Event) else spot
-            height, top = min(widget.winfo_height(), look.dp(56)), widget.winfo_rooty()
-            x, y = widget.winfo_rootx() + look.px(8), top + height
-            menu.update_idletasks()  # for its height
-            if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
-                y = top - menu.winfo_reqheight()
+            height = min(widget.winfo_height(), look.dp(56))
+            x, y = widget.winfo_rootx() + look.px(8), widget.winfo_rooty() + height
+        menu.update_idletasks()  # for its height
+        if y + menu.winfo_reqheight() > menu.winfo_screenheight():  # not below the mouse
+            y -= height + menu.winfo_reqheight()
         self._mouse = menu.winfo_pointerxy()
         menu.tk_popup(x, y)
         menu.grab_release()
-        if self.is_by_key:
+        if look.is_by_key:  # highlight its first entry
             menu.tk.call("tk::MenuFirstEntry", str(menu))
 
 
@@ -8023,7 +8030,11 @@ MODERATION = {
     "MODE": ("Ban {0} from {1}", "{0} is removed from this room, until you lift it."),
     "+o": ("Make {0} an operator of {1}", "{0} may then remove and ban others there, {you}."),
     "-o": ("Make {0} an ordinary member of {1}", "{0} may then remove or ban no one there."),
-    "MUTE": ("Mute {0}", "{0} can read on, but not write."),
+    "MUTE": (
+        "Mute {0}",
+        "{0} can still read, and write privately to operators. If only the name is muted, {0} can"
+        " come back under another.",
+    ),
     "KILL": ("Remove {0} from the chat", "{0} can come back at once."),
     "BAN": (
         "Ban {0} from the chat",
@@ -8039,7 +8050,7 @@ class Questions:
 
     CLOSE = "Close Hubbub?"  # the beginning of that question
     HOST_CLOSE = (  # when others are there, and when nobody else is
-        "The chat runs on this computer. Can the others go on without you?",
+        "You are leaving. Should the chat go on for the others?",
         "Nobody else is here now. Should the chat go on?",
     )
 
@@ -8160,9 +8171,14 @@ class Questions:
             none = "Nobody is banned or muted." if listing.is_done else none
             return list(map(lifting_row, listing.rows)) or [text_row(None, none)]
 
+        def choose(command: Tuple[str, ...]) -> None:
+            self._send(command)
+            self.lift(*params)
+
         self._window.do(chat.request, *params)
         title = "Bans from %s" % params[1] if params[1:] else "Bans and mutes"
-        self._open_sheet(title, "Choose one to lift it.", rows, self._send)
+        sheet = self._open_sheet(title, "Choose one to lift it.", rows, choose)
+        sheet.button.focus_set()  # Enter lifts nothing by mistake
 
     def help(self) -> None:
         """Show what can be typed, the keys and the commands."""
@@ -8251,8 +8267,8 @@ class Questions:
         members = {folded for c in self._window.chat.conversations for folded in c.members}
         words = "%s %s" % (self.HOST_CLOSE[len(members) < 2], self.losses())
         if not self._is_answer(*self.HOST_CLOSE, action=keep):
-            is_relevant = lambda: self._window.hosting.host is not None  # noqa: E731
             answers = ("Keep the chat running", keep), ("End it for everyone", end)
+            is_relevant = lambda: self._window.hosting.is_in_view  # noqa: E731
             self._ask(words, is_relevant, *answers, ("Cancel", None))
 
     def _is_answer(self, *questions: str, action: Action) -> bool:
@@ -8360,8 +8376,6 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
             for words, length in DURATIONS.items()
         ]
 
-    if command == "MUTE":
-        return rows(name)
     both = "THE NAME AND THE COMPUTER, FOR ALL WHO USE IT"
     return [caption("ONLY THE NAME"), *rows(name), caption(both), *rows("@" + name, name)]
 
@@ -8387,11 +8401,15 @@ def lifting_row(message: Message) -> Row:
 
 def offer_names(chat: Chat, signs: str, text: str, room: Any = None) -> List[Row]:
     """List rooms ("#") and people ("@", not in `room`) with `text`, and for new ones."""
-    name = text.lstrip("#@").replace(" ", "-")
-    folded, rows = protocol.casefold(text.lstrip("#@")), []  # type: str, List[Row]
-    rooms = known_rooms(chat)
+    text = text.lstrip(" #@")
+    name = "-".join(text.split())
+    new = "#" + re.sub("[,:*?!@]", "", name)[: protocol.MAX_NAME - 1]  # as the server allows
+    folded, rows = protocol.casefold(text), []  # type: str, List[Row]
     if "#" in signs:
-        found = [room for room in rooms.values() if folded in protocol.casefold(" ".join(room))]
+        rooms, named = known_rooms(chat), protocol.casefold(new)
+        found = [
+            r for f, r in rooms.items() if f == named or folded in protocol.casefold(" ".join(r))
+        ]
         found.sort(key=lambda room: -int(room[1][:9]) if room[1].isdecimal() else 0)
         joined = {c.folded for c in chat.conversations if not c.is_outside}
         rows = [room_row(room, protocol.casefold(room[0]) in joined) for room in found]
@@ -8403,8 +8421,10 @@ def offer_names(chat: Chat, signs: str, text: str, room: Any = None) -> List[Row
     taken = [protocol.casefold(row.key) for row in rows]
     if name and "@" in signs and protocol.casefold(name) not in taken:
         rows.append(text_row(name, ("Invite " if room else "Write to ") + name, sign="+"))
-    if name and "#" in signs and protocol.casefold("#" + name) not in rooms:
-        rows.append(text_row("#" + name, "Make a new room, #%s" % name, sign="+"))
+    if "#" in signs and len(new) > 1 and protocol.casefold(new) not in taken:
+        error = protocol.spelling_error(new)
+        words = error or "Make a new room, " + new
+        rows.append(text_row(None if error else new, words, sign="+" * (not error)))
     return rows or [text_row(None, "Write a name")]
 
 
@@ -8509,8 +8529,10 @@ class Hosting:
 
     @property
     def is_in_view(self) -> bool:
-        """True while the chat that was started from this window is in view."""
-        return self._window.is_chatting and self.host is not None and self.is_own
+        """True while a chat that was hosted from a window runs, and is in view."""
+        chat, hosted = self._window.chat, self._window.settings.hosted
+        is_hosted = chat.state == CONNECTED and chat.console.name == hosted
+        return self._window.is_chatting and (is_hosted or self.host is not None) and self.is_own
 
     def start(self, nickname: str, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
@@ -8693,6 +8715,7 @@ class Window:
         self.hosting = Hosting(self)
         self._quit_message = QUIT
         self._server = ""  # to which the user connected last, as they wrote it
+        self._wanted: Optional[str] = None  # the nickname that the user has asked for, folded
         self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
@@ -8910,6 +8933,7 @@ class Window:
     def leave_chat(self) -> None:
         """End the connection, and show the connect view."""
         self.cancel()
+        self.connect_view.fill(self.settings.name, self._server)
         self._show(self.connect_view)
 
     # Events
@@ -8985,6 +9009,8 @@ class Window:
             quits = (message for message in outcome.send if message.command == "QUIT")
             self.root.after_idle(self.close, next(quits, QUIT))
             outcome.send = [message for message in outcome.send if message.command != "QUIT"]
+        names = [message.params[0] for message in outcome.send if message.command == "NICK"]
+        self._wanted = protocol.casefold(names[-1]) if names else self._wanted
         if self._connection is not None:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
@@ -9007,8 +9033,11 @@ class Window:
             self.questions.sheet.refresh()
         if kinds & {STATUS, SIDEBAR, HEADER}:
             self._show_title()
-        is_joined = SIDEBAR in kinds and self.chat.state == CONNECTED
-        if is_joined and self.settings.keep_rooms(self._server, self.chat.rooms):
+        is_renamed = STATUS in kinds and protocol.casefold(self.chat.nickname) == self._wanted
+        if is_renamed:
+            self.settings.name, self._wanted = self.chat.nickname, None
+        is_joined = (SIDEBAR in kinds or is_renamed) and self.chat.state == CONNECTED
+        if (is_joined and self.settings.keep_rooms(self._server, self.chat.rooms)) or is_renamed:
             self.settings.save()
         if HELP in kinds:
             self.questions.help()
@@ -9081,8 +9110,6 @@ class Window:
                 return self.cancel()
             return None if self.connect_view.go_back() else self.close()
         view, sheet = self.chat_view, self.questions.sheet
-        if self.menus.close():
-            return None
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
             (view.topic.frame, lambda: holds_focus(view.topic.frame) and view.close_topic()),
@@ -9248,12 +9275,14 @@ class Keys:
                 root.tk.call("bind", kind, "<%s-%s>" % (word, key), "DeleteWord %W " + motion)
 
     def _on_any(self, event: "TkEvent") -> None:
-        """Hide the tip; know if a menu that opens now is for the keyboard."""
+        """Hide the tip, and note if what follows is done by the keyboard."""
         self._window.look.hide_tip()
         if event.type in (tk.EventType.KeyPress, tk.EventType.ButtonPress):
-            self._window.menus.is_by_key = event.type == tk.EventType.KeyPress
+            self._window.look.is_by_key = event.type == tk.EventType.KeyPress
 
     def _on_key(self, key: Key, sequence: str, event: "TkEvent") -> Optional[str]:
+        if self._window.menus.close() and sequence == "Escape":
+            return "break"
         if not key.is_everywhere and not self._window.is_chatting:
             return None
         sheet = self._window.questions.sheet

@@ -4751,17 +4751,21 @@ def on_sanction(session: Session, message: Message) -> None:
 
 
 def on_unban(session: Session, message: Message) -> None:
-    """Lift the bans and mutes of a target."""
-    target = normalize_target(message.params[0])
-    kinds = session.server.store.remove_sanctions(target)
-    if not kinds:
-        text = "%s is neither banned nor muted. /bans shows who is." % target
-        raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", target, text)
+    """Lift the bans and mutes of a target; of a user who is here, those of the address, too."""
+    name, store = message.params[0], session.server.store
+    user = session.directory.find(name)
+    targets = map(normalize_target, [name, *([user.host] if user is not None else [])])
+    lifted = {target: store.remove_sanctions(target) for target in targets}
+    if not any(lifted.values()):
+        text = "%s is neither banned nor muted. /bans shows who is." % next(iter(lifted))
+        raise ReplyError("FAIL", "UNBAN", "INVALID_TARGET", next(iter(lifted)), text)
     session.server.apply_sanctions_to_all()
-    log.warning("%s: lifted the sanctions against %s", session.client.log_name, target)
-    again = [{"ban": "join", "mute": "write"}[kind] for kind in sorted(kinds)]
-    text = "%s may %s again." % (target, " and ".join(again))
-    _note_to_operators(session, "UNBAN", "DONE", target, text)
+    for target, kinds in lifted.items():
+        if kinds:
+            log.warning("%s: lifted the sanctions against %s", session.client.log_name, target)
+            again = [{"ban": "join", "mute": "write"}[kind] for kind in sorted(kinds)]
+            text = "%s may %s again." % (target, " and ".join(again))
+            _note_to_operators(session, "UNBAN", "DONE", target, text)
 
 
 def _note_to_operators(session: Session, *params: str) -> None:

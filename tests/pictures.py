@@ -347,8 +347,8 @@ def asked_privately(studio):
     return alice
 
 
-def refused_room(studio):
-    """A room with a password, which alice does not know."""
+def refused_room(studio, password=""):
+    """A room with a password, which alice does not know; she may have tried one."""
     studio.start_server()
     studio.people["bob"] = bob = studio.hub.irc("bob")
     bob.send("JOIN #staff", "MODE #staff +k sesame")
@@ -357,6 +357,9 @@ def refused_room(studio):
     studio.wait_for("alice joined")
     studio.alice.say("/join staff")
     studio.wait_for("#staff has a password")
+    if password:
+        studio.alice.say("/join staff " + password)
+        studio.wait_for("That is not the password of #staff.")
 
 
 def invite(studio):
@@ -566,6 +569,7 @@ STATES = (
     ("room-new", WIDTHS, lambda studio: answered(
         studio, "/join desing", "You made #desing. Nobody else is here yet.")),
     ("room-refused", SIZES, refused_room),
+    ("room-password-wrong", SIZES, lambda studio: refused_room(studio, "wrong")),
     ("invite", SIZES, invite),
     ("invited", SIZES, invited),
     ("replaced", SIZES, replaced),

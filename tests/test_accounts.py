@@ -445,16 +445,16 @@ def test_topic_of_the_lobby_is_for_everyone_where_nobody_operates(open_room, fol
     bob.expect(" TOPIC #lobby :mine")
     assert modes(bob) == "+n"
     for act, sign, words in (
-        (lambda store: store.add_account("root", PASSWORD, True), "+", "let only operators set"),
+        (lambda store: store.add_account("root", PASSWORD, True), "+", "lets only operators set"),
         (lambda store: store.add_account("zoe", PASSWORD, True), "", ""),
         (lambda store: store.remove_account("root"), "", ""),
-        (lambda store: store.remove_account("zoe"), "-", "let everyone in #lobby set"),
+        (lambda store: store.remove_account("zoe"), "-", "lets everyone in #lobby set"),
     ):
         chore(folder, act)
         room.wait_until_noticed()
         heard = [line for line in bob.heard() if " MODE #lobby " in line]
         assert [line[-2:] for line in heard] == [sign + "t"] * bool(sign)
-        assert any("The server " + words in line for line in carol.heard()) == bool(sign)
+        assert any("The server now " + words in line for line in carol.heard()) == bool(sign)
     carol.send("/topic ours")
     bob.expect(" TOPIC #lobby :ours")
 

@@ -3286,3 +3286,32 @@ def test_rule_of_private_messages_is_shown_to_those_for_whom_it_holds(caps, line
 )
 def test_refusal_of_two_commands_at_once_is_said_once(alice, lines, count):
     assert len(alice.hear(*lines)) == count
+
+
+# Passwords of rooms
+
+
+WRONG = "[SYSTEM]: That is not the password of #tea."
+NEEDED = "[SERVER]: #tea has a password. Type /join #tea PASSWORD"
+NO_KEY = ":hub 475 alice #tea :Cannot join channel (+k)"
+
+
+def test_wrong_password_of_a_room_is_said_to_be_wrong_and_forgotten(alice):
+    for typed, shown_ in (("/join #tea", NEEDED), ("/join #tea x", WRONG), ("/join #tea", NEEDED)):
+        alice.type(typed)
+        assert alice.hear(NO_KEY) == [shown_]
+    assert alice.sent == ["JOIN #tea", "JOIN #tea :x", "JOIN #tea"]
+    assert alice.chat.current.refusal == client.NEEDS_KEY
+
+
+def test_password_of_a_room_is_wrong_once_another_is_set(alice):
+    alice.type("/join #tea sesame")
+    alice.hear(*JOIN_TEA, ":hub 324 alice #tea +nt")
+    alice.lose()
+    alice.join()
+    assert "JOIN #tea :sesame" in alice.sent
+    assert alice.hear(NO_KEY) == [WRONG]
+    alice.type("/join #tea sesame")
+    alice.hear(*JOIN_TEA, ":bob!b@h KICK #tea alice :out")
+    alice.type("/join #tea")  # without the password
+    assert alice.hear(NO_KEY) == [NEEDED]

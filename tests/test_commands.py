@@ -765,6 +765,7 @@ ROWS = {
         ("root", "BAN bob", "UNBAN bob", "NOTICE root :bob may join again."),
         ("root", "MUTE bob", "UNBAN bob", "NOTICE root :bob may write again."),
         ("root", "MUTE x", "BAN x", "UNBAN x", "NOTICE root :x may join and write again."),
+        ("root", "MUTE @bob", "UNBAN bob", "NOTICE root :127.0.0.1 may write again."),
     ],
     "USER": [
         ("new", "NICK dave", "AUTHENTICATE PLAIN", "USER a 0 * :A", (*ABORTED, "…")),

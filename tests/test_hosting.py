@@ -169,6 +169,33 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
     assert again.connect_view.fields[NETWORK].get() == "Class 4B"  # for the next time
 
 
+@pytest.mark.parametrize("leave", ["close", "Other server…"])
+def test_chat_that_another_window_has_hosted_is_asked_about(desktop, hosts, leave):
+    alice = host(desktop)
+    alice.sees("[SERVER]: alice joined the chat")
+    alice.close()
+    answer(desktop, alice, "Keep the chat running")
+    again = desktop.open(hosts[0].port, "alice", at_once=True)
+    desktop.pump(lambda: again.window.chat.session.is_operator)
+    if leave == "close":
+        again.close()
+    else:
+        again.open_menu(leave)
+    desktop.pump(lambda: again.banner == ALONE)
+    answer(desktop, again, "End it for everyone")
+    wait_until(lambda: has_ended(hosts[0]))
+    desktop.pump(lambda: not again.window.root or not again.window.is_chatting)
+
+
+def test_chat_that_was_started_by_hand_is_not_asked_about(desktop, room):
+    listens_at("127.0.0.1", room.server.port)
+    alice = desktop.join(room.server.port, "alice")
+    alice.window.settings.hosted = "Class 4B"
+    assert alice.window.hosting.is_own
+    alice.close()
+    assert alice.window.root is None
+
+
 def test_chat_of_another_user_of_this_computer_is_not_taken_over(desktop, hosts, hub):
     alice = desktop.open(hub.port, "alice")
     alice.window.settings.hosted = "Class 4B"

@@ -157,7 +157,7 @@ def test_pictures_of_a_changing_width_are_few_and_stay_in_view(alice, desktop):
     assert len(names) < before + 40 and ring in map(str, names)
 
 
-def test_transcript_shows_that_it_has_the_focus(alice, desktop):
+def test_transcript_shows_that_the_keyboard_is_in_it(alice, desktop):
     alice.press("Shift-Tab", alice.box)
     assert alice.has_focus(alice.text)
     (mark,) = [w for w in alice.text.master.winfo_children() if w.winfo_class() == "TFrame"]
@@ -165,6 +165,10 @@ def test_transcript_shows_that_it_has_the_focus(alice, desktop):
     alice.press("Tab")
     assert alice.has_focus(alice.box)
     desktop.pump(lambda: not mark.winfo_ismapped())
+    alice.text.event_generate("<Button-1>", x=200, y=200)
+    desktop.pump(lambda: alice.root.focus_get() is alice.text)
+    desktop.update()
+    assert not mark.winfo_ismapped()
 
 
 @pytest.mark.parametrize("theme", sorted(PALETTES))
@@ -537,7 +541,7 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     state = {"is_dismissed": False, "is_copied": False, "dismiss": len}
     alice.window.hosting._status = types.SimpleNamespace(**words, **state)
     answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
-    alice.window.questions._ask("Can the others go on without you?", lambda: True, *answers)
+    alice.window.questions._ask(client.Questions.HOST_CLOSE[0], lambda: True, *answers)
     bars = [view.banner, view.announcement, view.invitation]
     desktop.pump(lambda: (alice.root.winfo_width(), alice.root.winfo_height()) == size)
     desktop.pump(lambda: [bar.frame.winfo_viewable() for bar in bars].count(True) == shown)

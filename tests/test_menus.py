@@ -57,6 +57,32 @@ def test_menu_is_closed_by_a_click_elsewhere_and_by_a_key(settled, desktop, way)
     desktop.pump(lambda: not menu.winfo_viewable())
 
 
+@pytest.mark.parametrize("key", ["F1", "F2", "ctrl+k", "ctrl+t", "F10"])
+def test_key_closes_the_menu_before_its_work(settled, desktop, key):
+    """F10 opens another."""
+    menu, look = settled.window.menus.menu, settled.window.look
+    point_at(settled, settled.chat_view.sidebar.user.canvas, "click", "1")
+    desktop.pump(menu.winfo_viewable)
+    settled.type("<%s>" % key)
+    if key == "F10":
+        desktop.pump(lambda: "Browse rooms…" in settled._commands)
+        assert menu.winfo_viewable() and "Browse rooms…" in settled.menu
+        return
+    desktop.pump(lambda: settled.sheet is not None or look.theme == "light")
+    assert not menu.winfo_viewable()
+    assert settled.root.focus_get() is not None  # tkinter does not know menus
+
+
+def test_escape_in_a_menu_of_the_connect_view_closes_that_alone(desktop):
+    alice = desktop.open()
+    entry, menu = alice.connect_view.fields[client.NAME], alice.window.menus.menu
+    alice.press("Shift-F10", entry)
+    desktop.pump(menu.winfo_viewable)
+    alice.type("<Escape>")
+    desktop.pump(lambda: alice.window.root is None or not menu.winfo_viewable())
+    assert alice.window.root is not None
+
+
 def test_menu_is_reached_in_a_narrow_window(settled, desktop):
     settled.root.geometry("480x600")
     button = settled.chat_view.menu_button
@@ -222,6 +248,26 @@ def test_menu_of_the_user_does_not_open_below_the_mouse(settled, desktop):
         desktop.pump(lambda: not menu.winfo_viewable())
 
 
+@pytest.mark.parametrize("entries", [5, 40])
+def test_menu_opened_low_on_the_screen_lies_above_the_mouse(settled, desktop, entries):
+    """Where there is no room for that, nothing is highlighted before the mouse moves."""
+    menus, people = settled.window.menus, settled.chat_view.people.list
+    people.menu = lambda key, spot: menus._open([("Entry", print)] * entries, spot)
+    height = settled.root.winfo_screenheight()
+    settled.root.geometry("1160x720+0+%d" % (height - 230))
+    desktop.pump(lambda: people.canvas.winfo_rooty() > height - 200)
+    x, y = people.canvas.winfo_rootx() + 30, people.canvas.winfo_rooty() + people._tops[2] + 8
+    settled.xdotool("mousemove", str(x), str(y), "click", "3")
+    desktop.pump(menus.menu.winfo_viewable)
+    desktop.update()
+    assert menus.menu.index("active") in (None, "none")
+    bottom = menus.menu.winfo_rooty() + menus.menu.winfo_height()
+    assert (bottom <= y + 1) == (entries == 5)
+    settled.xdotool("mousemove_relative", "--", "10", "-30")
+    assert menus.menu.index("active") not in (None, "none")
+    settled.type("<Escape>")
+
+
 def test_menu_of_conversations_marks_that_in_view(settled, desktop):
     settled.chat_view.open("bob")
     settled.root.geometry("480x600")
@@ -250,6 +296,23 @@ def test_f6_goes_through_the_panes_in_view(settled, desktop):
     for pane in (view.buttons["person"], view.menu_button, panes[3], panes[0]):
         settled.press("F6")
         assert settled.has_focus(pane)
+
+
+@pytest.mark.parametrize("name", ["menu", "lock", "more", "search", "person"])
+def test_typing_at_a_button_of_the_head_goes_to_the_box(settled, desktop, name):
+    """Space and Enter still press the button."""
+    view = settled.chat_view
+    settled.root.geometry("480x600")
+    desktop.pump(view.menu_button.winfo_viewable)
+    button = view.menu_button if name == "menu" else view.buttons[name]
+    pressed = []
+    button.configure(command=lambda: pressed.append(name))
+    for key in ("space", "Return"):
+        settled.press(key, button)
+    assert pressed == [name, name] and settled.draft == ""
+    settled.type("hi", "<space>", "all")
+    assert settled.draft == "hi all" and settled.has_focus(settled.box)
+    assert len(pressed) == 2
 
 
 def test_people_over_the_chat_are_for_the_keyboard(settled, desktop):

@@ -129,7 +129,7 @@ def test_each_line_of_a_paste_waits_for_the_servers_answer(people):
     bob.say("/join #closed\nin here")
     until(people, lambda: bob.sees("[bob]: in here", "#closed"))
     bob.connection.send([client.Message("MODE", ("#closed", "+i"))])
-    closed = "[SERVER]: bob closed #closed to those who are not invited"
+    closed = "[SERVER]: bob now lets only invited people join #closed"
     until(people, lambda: bob.sees(closed, "#closed"))
     alice.say("/nick carol\n/register hunter2!\nhi")
     until(people, lambda: bob.sees("[carol]: hi", "#lobby"))

@@ -7,7 +7,7 @@ import pytest
 from harness import Room
 
 import client
-from client import Tip
+from client import Tip, protocol
 
 LONG = (
     "The homework is on the shared folder, and it is due on Friday before the second lesson. " * 2
@@ -80,6 +80,28 @@ def test_room_is_made_by_the_last_row_alone(alice, desktop):
     desktop.pump(lambda: rows(alice) == ["Make a new room, #new"])
     alice.press("Return", alice.sheet.field.text)
     alice.sees("[SERVER]: alice joined #new")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("Is 17 right?", "Make a new room, #Is-17-right"),
+        (" #two  words ", "Make a new room, #two-words"),
+        ("@home, 5:30!", "Make a new room, #home-530"),
+        ("#" + "a" * 40, "Make a new room, #" + "a" * 31),
+        ("?!", "Write a name"),
+        ("maths?", "maths"),
+        ("irc-\u0447\u0430\u0442", protocol.spelling_error("#irc-\u0447\u0430\u0442")),
+    ],
+)  # fmt: skip
+def test_room_is_offered_by_a_name_that_rooms_can_have(alice, desktop, typed, offered):
+    alice.open_menu("Browse rooms…")
+    desktop.pump(lambda: "secrets" in rows(alice))
+    alice.sheet.field.set(typed)
+    desktop.pump(lambda: rows(alice) == [offered])
+    if offered.startswith("Make"):
+        alice.press("Return", alice.sheet.field.text)
+        alice.sees("[SERVER]: alice joined " + offered.partition(", ")[2])
 
 
 def test_typed_list_of_rooms_is_still_shown(alice):
@@ -393,7 +415,7 @@ def test_topic_of_the_lobby_is_not_offered_once_the_server_has_an_operator(alice
     view = alice.chat_view
     desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
     room.server.store.add_account("root", "open sesame", True)
-    alice.sees("[SERVER]: The server let only operators set the topic of #lobby")
+    alice.sees("[SERVER]: The server now lets only operators set the topic of #lobby")
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
     assert "Change the topic…" not in alice.menu and alice.topic is None
@@ -419,10 +441,10 @@ def club(alice, desktop):
 
 def test_rules_of_a_room_are_in_its_menu_for_its_operators(club, desktop):
     for words, on, off in (
-        ("Only operators set the topic", "let only operators set the topic of #club",
-         "let everyone in #club set the topic"),
-        ("Only invited people may join", "closed #club to those who are not invited",
-         "opened #club to those who are not invited"),
+        ("Only operators set the topic", "now lets only operators set the topic of #club",
+         "now lets everyone in #club set the topic"),
+        ("Only invited people may join", "now lets only invited people join #club",
+         "now lets everyone join #club"),
     ):  # fmt: skip
         choose_in_room_menu(club, words)
         club.sees("[SERVER]: alice " + on)
@@ -464,6 +486,7 @@ def test_people_are_invited_in_their_menu(club, desktop, room):
         words for words in person_menu(club, name) if words.startswith("Invite to ")
     ]
     assert invitations("dave") == ["Invite to #club", "Invite to #maths"]
+    assert club.menu[-2:] == ["Invite to #club", "Invite to #maths"]  # the others keep their places
     assert invitations("bob") == ["Invite to #club"]
     club.choose("Invite to #club")
     club.sees("[SERVER]: You invited bob to #club")
@@ -510,6 +533,40 @@ def test_rooms_are_joined_again_at_the_next_start(alice, desktop, room):
     again.close()
     last = desktop.join(room.server.port, "alice")
     assert last.conversations == ["#lobby", "#maths"]
+
+
+@pytest.mark.parametrize("way", ["/nick", "menu"])
+def test_another_name_is_kept_for_the_next_start_with_its_rooms(alice, desktop, room, way):
+    alice.chat_view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    if way == "menu":
+        alice.open_menu("Another name…")
+        alice.type("Ann", "<Return>")
+    else:
+        alice.say("/nick bob")  # it is taken
+        alice.sees("[SERVER]: Username already taken: bob. Choose another.")
+        assert alice.window.settings.name == "alice"
+        alice.say("/nick Ann")
+    alice.sees("[SERVER]: alice is now called Ann")
+    desktop.pump(lambda: alice.window.settings.name == "Ann")
+    alice.open_menu("Other server…")
+    assert alice.connect_view.fields[client.NAME].get() == "Ann"
+    assert alice.connect_view.fields[client.SERVER].get().endswith(str(room.server.port))
+    alice.close()
+    again = desktop.open(room.server.port)
+    assert again.connect_view.fields[client.NAME].get() == "Ann"
+    again.connect()
+    again.sees("[SERVER]: Ann joined the chat")
+    desktop.pump(lambda: again.conversations == ["#lobby", "#maths"])
+
+
+def test_name_that_a_server_gives_is_not_kept(desktop, hub):
+    alice = desktop.open(hub.port, "alice", at_once=True)
+    hub.welcome()
+    desktop.pump(lambda: alice.people == ["alice", "bob"])
+    hub.send(":alice!a@h NICK Guest42")
+    alice.sees("[SERVER]: alice is now called Guest42")
+    assert alice.window.settings.name == "alice"
 
 
 @pytest.mark.parametrize("password", ["", "opensesame"])
@@ -611,7 +668,8 @@ def test_rooms_of_the_server_are_suggested_without_their_sign(alice, desktop):
         ("+i", "", "#maths is open to invited users only. Its operators can invite you."),
         ("+l 1", "", "#maths is full. Try again later."),
         ("+b *!*@*", "", "You are banned from #maths. Its operators can lift that."),
-        ("+k sesame", " wrong", "#maths has a password. Type /join #maths PASSWORD"),
+        ("+k sesame", "", "#maths has a password. Type /join #maths PASSWORD"),
+        ("+k sesame", " wrong", "That is not the password of #maths."),
     ],
 )
 def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, typed, refusal):
@@ -619,7 +677,7 @@ def test_room_that_refuses_is_shown_as_not_joined(alice, desktop, room, mode, ty
     room.bob.send("MODE #maths " + mode)
     room.bob.heard()
     alice.say("/join maths" + typed)
-    alice.sees("[SERVER]: " + refusal)
+    alice.sees(("[SYSTEM]: " if "wrong" in typed else "[SERVER]: ") + refusal)
     sidebar = alice.chat_view.sidebar.list
     desktop.pump(lambda: alice.drawn(sidebar).count("not joined") == 1)
     desktop.pump(lambda: alice.banner == refusal.partition(" Type /join")[0])
@@ -654,8 +712,8 @@ def test_password_of_a_room_is_typed_to_join_it(alice, desktop, room, way):
         desktop.pump(lambda: rows(alice) == ["Join #maths"])
         alice.press("Return")
         if typed == "wrong":
-            channel = alice.window.chat.current
-            desktop.pump(lambda channel=channel: channel.membership == client.OUTSIDE)
+            desktop.pump(lambda: alice.banner == "That is not the password of #maths.")
+            assert alice.chat_view.banner.buttons[0].cget("text") == "Type its password"
     alice.sees("[SERVER]: alice joined #maths")
     desktop.pump(lambda: not alice.banner)
     assert "Join #maths" not in choose_in_room_menu(alice)
