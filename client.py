@@ -7263,7 +7263,7 @@ class ChatView:
         self.composer.text.bind("<Next>", lambda event: self._scroll(1))
         self.composer.text.bind("<FocusIn>", lambda event: self.transcript.choose(None), "+")
         buttons = (self.composer.button, self.menu_button, *self.buttons.values())
-        for widget in (self.transcript.text, *buttons):
+        for widget in (self.transcript.text, self.room.canvas, *buttons):
             widget.bind("<Key>", self._on_stray_key)
         for button in buttons:
             button.bind("<space>", lambda event: None)  # presses it

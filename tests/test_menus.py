@@ -315,6 +315,15 @@ def test_typing_at_a_button_of_the_head_goes_to_the_box(settled, desktop, name):
     assert len(pressed) == 2
 
 
+def test_typing_after_the_topic_goes_to_the_box(settled):
+    """Esc in the topic's field leads to the topic, where no text is expected."""
+    settled.chat_view.edit_topic()
+    settled.press("Escape", settled.chat_view.topic.text)
+    assert settled.has_focus(settled.chat_view.room.canvas) and settled.topic is None
+    settled.type("hi", "<space>", "all")
+    assert (settled.draft, settled.topic) == ("hi all", None)
+
+
 def test_people_over_the_chat_are_for_the_keyboard(settled, desktop):
     """In a narrow window: Enter at their button goes to them, Esc comes back."""
     view = settled.chat_view
