@@ -164,6 +164,9 @@ class Studio:
         width, height = (person.window.look.px(pixels) for pixels in size)
         root.geometry("%dx%d+0+0" % (width, height))
         self.desktop.pump(lambda: (root.winfo_width(), root.winfo_height()) == (width, height))
+        polled = []
+        root.after(2 * client.POLL_MS, polled.append, True)
+        self.desktop.pump(lambda: polled)  # what a poll lays out is there, too
         for _ in range(5):
             self.desktop.update()
             root.winfo_pointerxy()  # a round trip: everything has been drawn
