@@ -594,7 +594,6 @@ STATES = (
     ("bans", SIZES, lambda studio: operator(studio, "Bans and mutes…")),
     ("paste", SIZES, lambda studio: conversation(studio).paste("line\n" * 34)),
     ("bars", (*SIZES, (480, 360)), lambda studio: announced(studio).paste("line\n" * 34)),
-    ("menu-main", SIZES[:1], lambda studio: conversation(studio).xdotool("key", "F10")),
     ("close", SIZES, lambda studio: lost(studio).close()),
     ("close-unfinished", SIZES, lambda studio: pressed(studio, text="It is right").close()),
     ("menu", SIZES[:1], lambda studio: conversation(studio).chat_view.people.list.canvas
