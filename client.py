@@ -2597,8 +2597,10 @@ _WHOIS = frozenset("301 311 312 313 317 318 319 330 338 378 379 401 671".split()
 
 
 def _give_up_name(chat: Chat, folded: str, state: str) -> None:
-    """Keep what has become of the user who had a name; forget the oldest."""
+    """Keep what has become of the user who had a name, and names before it; forget the oldest."""
     chat.former.pop(folded, None)
+    for earlier in [name for name, present in chat.former.items() if present == folded]:
+        chat.former[earlier] = state
     chat.former[folded] = state
     if len(chat.former) > MAX_LISTED:
         del chat.former[next(iter(chat.former))]
@@ -2908,8 +2910,8 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
+    is_own = old in (folded, chat.former.get(folded))  # from before
     _give_up_name(chat, old, folded)
-    is_own = chat.former.get(folded) == old  # from before
     is_taken = chat.former.pop(folded, None) is not None and not is_own
     doubt = chat.unsure.pop(old, None)
     if doubt is not None and not (is_own and doubt == REPLACED):

@@ -2885,6 +2885,7 @@ def test_return_is_told_and_a_name_that_may_be_another_user_s_is_pointed_out(ali
 
 TAKEN = [":bob!b@h NICK bobby", ":carol!c@h NICK bob"]  # the name of a user
 RETURNED = [":bob!b@h QUIT :bye", ":bob!x@h JOIN #lobby * :Bob"]
+RENAMED, ROB_IS_BOB = [":bob!b@h NICK rob"], [":carol!c@h NICK rob", ":rob!c@h NICK bob"]
 
 
 @pytest.mark.parametrize(
@@ -2903,6 +2904,9 @@ RETURNED = [":bob!b@h QUIT :bye", ":bob!x@h JOIN #lobby * :Bob"]
         ([":bob!b@h NICK rob", ":rob!b@h NICK bob"], False),
         ([":bob!b@h NICK rob", ":carol!c@h NICK bob", ":bob!c@h QUIT", RETURNED[1]], True),
         ([":alice!a@h NICK al", ":bob!b@h NICK alice", ":alice!b@h NICK bob"], False),
+        ([*RENAMED, ":rob!b@h NICK bert", *ROB_IS_BOB], True),
+        ([*RENAMED, ":rob!b@h QUIT :bye", *ROB_IS_BOB], True),
+        ([*RENAMED, ":rob!b@h NICK bert", ":bert!b@h NICK bob"], False),
         ([":bob!b@h NICK BOB"], False),
         ([":bob!b@h JOIN #tea * :Bob"], False),
         ([":carol!c@h NICK caro"], False),
