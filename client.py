@@ -1274,9 +1274,9 @@ class Outbox:
         return next(failed, None)
 
     def rename(self, folded: str, name: str) -> None:
-        """Address what waits for a user, or has failed, to their new name."""
-        for item in self.items:
-            if item.folded == folded and item.entry.delivery in (QUEUED, *FAILED):
+        """Address what waits for a user to their new name; what has failed keeps that it shows."""
+        for item in self.having(QUEUED):
+            if item.folded == folded:
                 item.message = item.message._replace(params=(name, *item.message.params[1:]))
                 item.folded = protocol.casefold(name)
 
@@ -2927,7 +2927,8 @@ def _on_nick(chat: Chat, message: Message) -> None:
             conversation.rename(new)
             chat.change(HEADER, conversation)
             chat.change(SIDEBAR)
-    chat.outbox.rename(old, new)
+    if doubt != REPLACED:  # else it was for the user who had the name before
+        chat.outbox.rename(old, new)
     if protocol.casefold(chat.correspondent) == old:
         chat.correspondent = new
     for word, (lines, recipient, home) in chat.pastes.items():

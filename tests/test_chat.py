@@ -2927,6 +2927,26 @@ def test_private_message_to_a_name_that_may_be_another_user_s_asks_once(alice, l
         assert (NOT_SENT in alice.seen()[-1:]) == is_doubtful
 
 
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_private_message_does_not_follow_another_user_who_had_the_name(alice, is_answered):
+    """It was not sent, or waits to be, when that user takes the former name again."""
+    alice.hear(":carol!c@h JOIN #lobby", *TAKEN)
+    alice.type("@bob I like tom")
+    alice.hear(*whois(*["318"] * is_answered), ":bob!c@h NICK carol", *whois("401", "318"))
+    for item in alice.chat.outbox.having(client.REFUSED):
+        alice.do(alice.chat.do(NOW, alice.chat.retry, item.entry))
+    assert alice.sent == ["WHOIS bob", "PRIVMSG bob :I like tom"]
+
+
+def test_failed_message_goes_to_the_name_that_it_shows(alice):
+    """Its user is called otherwise now."""
+    alice.type("@bob hi")
+    alice.hear(":hub 404 alice bob :No", ":bob!b@h NICK rob")
+    (item,) = alice.chat.outbox.having(client.REFUSED)
+    alice.do(alice.chat.do(NOW, alice.chat.retry, item.entry))
+    assert alice.sent == ["PRIVMSG bob :hi"] * 2
+
+
 def test_registered_user_who_takes_the_name_back_is_no_stranger(alice):
     alice.hear(":bob!b@h NICK bobby", ":carol!c@h NICK bob")
     alice.type("@bob hi")
