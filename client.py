@@ -2606,17 +2606,18 @@ def _give_up_name(chat: Chat, folded: str, state: str) -> None:
         del chat.former[next(iter(chat.former))]
 
 
-def _note_return(chat: Chat, nickname: str, is_unregistered: bool) -> None:
+def _note_return(chat: Chat, nickname: str, account: str) -> None:
     """Tell in a private conversation that its user is here again, or who has the name now."""
     folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
     if chat.former.pop(folded, None) is None:
         return
-    words, warning = "%s is here again." % nickname, ""
-    if is_unregistered:
+    words = "%s is here again." % nickname
+    if protocol.casefold(account) != folded:
         chat.unsure[folded] = REPLACED
-        warning = " The name is not registered, so it may be someone else."
+        words += " The name is not registered, so it" if account else " It"
+        words += " may be someone else."
     if conversation is not None:
-        chat.inform(words + warning, conversation)
+        chat.inform(words, conversation)
 
 
 def _doubt(chat: Chat, conversation: Conversation, page: Iterable[Entry]) -> None:
@@ -2754,7 +2755,7 @@ def _on_join(chat: Chat, message: Message) -> None:
     elif channel is not None and nickname and len(channel.members) < MAX_MEMBERS:
         _set_member(chat, channel, nickname, Member(nickname))
         chat.show(message, channel)
-        _note_return(chat, nickname, message.param(1) == "*")
+        _note_return(chat, nickname, message.param(1))
 
 
 def _set_member(chat: Chat, channel: Conversation, nickname: str, new: Optional[Member]) -> None:
@@ -2914,7 +2915,8 @@ def _on_nick(chat: Chat, message: Message) -> None:
     _give_up_name(chat, old, folded)
     is_taken = chat.former.pop(folded, None) is not None and not is_own
     doubt = chat.unsure.pop(old, None)
-    if doubt is not None and not (is_own and doubt == REPLACED):
+    is_free = is_own and chat.conversation_named(old) is None  # no conversation follows the user
+    if doubt is not None and not (is_free and doubt == REPLACED):
         chat.unsure[folded] = doubt
     if namesake is not None and namesake not in conversations:
         conversations.append(namesake)

@@ -2860,6 +2860,7 @@ def test_reply_to_a_private_message_in_a_room_is_private(alice):
 
 
 HERE_AGAIN = "[SYSTEM]: bob is here again."
+UNKNOWN = HERE_AGAIN + " It may be someone else."
 SOMEONE_ELSE = HERE_AGAIN + " The name is not registered, so it may be someone else."
 
 
@@ -2869,8 +2870,9 @@ SOMEONE_ELSE = HERE_AGAIN + " The name is not registered, so it may be someone e
         (["QUIT :bye", "JOIN #lobby * :Bob"], [SOMEONE_ELSE]),
         (["QUIT :bye", "JOIN #lobby * :Bob", "JOIN #tea * :Bob"], [SOMEONE_ELSE]),
         (["QUIT :bye", "JOIN #lobby bob :Bob"], [HERE_AGAIN]),
-        (["QUIT :bye", "JOIN #lobby"], [HERE_AGAIN]),  # the account is not known
-        (["QUIT :bye", "JOIN #lobby", "QUIT :bye", "JOIN #lobby"], [HERE_AGAIN] * 2),
+        (["QUIT :bye", "JOIN #lobby carol :Bob"], [SOMEONE_ELSE]),
+        (["QUIT :bye", "JOIN #lobby"], [UNKNOWN]),  # the account is not known
+        (["QUIT :bye", "JOIN #lobby", "QUIT :bye", "JOIN #lobby"], [UNKNOWN] * 2),
         (["PART #lobby", "JOIN #lobby * :Bob"], []),
         (["JOIN #tea * :Bob"], []),
     ],
@@ -2900,7 +2902,8 @@ RENAMED, ROB_IS_BOB = [":bob!b@h NICK rob"], [":carol!c@h NICK rob", ":rob!c@h N
         ([FROM_BOB, *RETURNED], True),
         (RETURNED, True),  # the draft was begun before
         ([RETURNED[0], ":bob!b@h JOIN #lobby bob :Bob"], False),
-        ([RETURNED[0], ":bob!b@h JOIN #lobby"], False),  # the account is not known
+        ([RETURNED[0], ":bob!b@h JOIN #lobby"], True),  # the account is not known
+        ([RETURNED[0], ":bob!b@h JOIN #lobby carol :Bob"], True),
         ([":bob!b@h NICK rob", ":rob!b@h NICK bob"], False),
         ([":bob!b@h NICK rob", ":carol!c@h NICK bob", ":bob!c@h QUIT", RETURNED[1]], True),
         ([":alice!a@h NICK al", ":bob!b@h NICK alice", ":alice!b@h NICK bob"], False),
@@ -2945,6 +2948,14 @@ def test_failed_message_goes_to_the_name_that_it_shows(alice):
     (item,) = alice.chat.outbox.having(client.REFUSED)
     alice.do(alice.chat.do(NOW, alice.chat.retry, item.entry))
     assert alice.sent == ["PRIVMSG bob :hi"] * 2
+
+
+def test_conversation_that_follows_another_user_who_had_the_name_asks_once(alice):
+    alice.hear(":carol!c@h JOIN #lobby", FROM_BOB)
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.hear(":bob!b@h QUIT :bye", ":carol!c@h NICK bob", ":bob!c@h NICK carol")
+    alice.type("I like tom")
+    assert not any("PRIVMSG" in line for line in alice.sent)
 
 
 def test_registered_user_who_takes_the_name_back_is_no_stranger(alice):
