@@ -2606,6 +2606,16 @@ def _give_up_name(chat: Chat, folded: str, state: str) -> None:
         del chat.former[next(iter(chat.former))]
 
 
+def _suspect(chat: Chat, folded: str) -> None:
+    """Note that another user may have taken a name; forget the oldest."""
+    chat.unsure.pop(folded, None)
+    chat.unsure[folded] = REPLACED
+    if folded in chat.asked:
+        chat.asked[folded] = False  # what is known of the name is older
+    if len(chat.unsure) > MAX_MEMBERS:
+        del chat.unsure[next(iter(chat.unsure))]
+
+
 def _note_return(chat: Chat, nickname: str, account: str) -> None:
     """Tell in a private conversation that its user is here again, or who has the name now."""
     folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
@@ -2613,7 +2623,7 @@ def _note_return(chat: Chat, nickname: str, account: str) -> None:
         return
     words = "%s is here again." % nickname
     if protocol.casefold(account) != folded:
-        chat.unsure[folded] = REPLACED
+        _suspect(chat, folded)
         words += " The name is not registered, so it" if account else " It"
         words += " may be someone else."
     if conversation is not None:
@@ -2631,7 +2641,8 @@ def _doubt(chat: Chat, conversation: Conversation, page: Iterable[Entry]) -> Non
 def _doubt_all(chat: Chat) -> None:
     """Doubt, when the connection is lost, that any user will be the same when it is back."""
     names = {folded for c in chat.conversations for folded in c.members}
-    names |= {c.folded for c in chat.conversations if c.kind == PRIVATE}
+    names |= {c.folded for c in chat.conversations if c.kind == PRIVATE} | set(chat.former)
+    names |= {i.folded for i in chat.outbox.items if not i.folded.startswith(CHANNEL_SIGN)}
     when, unsure = chat.complete_until.when, chat.unsure
     chat.unsure = {name: unsure.get(name, when) for name in names if not chat.is_me(name)}
     chat.asked.clear()
@@ -2941,7 +2952,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
         chat.change(STATUS)
     chat.show(message, *conversations)
     if is_taken and not chat.is_me(new):
-        chat.unsure[folded] = REPLACED
+        _suspect(chat, folded)
         if namesake is not None:
             chat.inform(_STRANGER % new, namesake)
 

@@ -2046,6 +2046,24 @@ def test_only_names_from_before_the_loss_are_asked_about(alice):
     assert alice.sent == ["PRIVMSG bob :three"]
 
 
+@pytest.mark.parametrize("is_failed", [True, False])
+def test_name_that_was_given_up_before_the_loss_is_asked_about(alice, is_failed):
+    """Somebody may have taken it meanwhile."""
+    if is_failed:
+        alice.hear(":bob!b@h PART #lobby")
+        alice.type("@bob psst")
+        alice.hear(":hub 401 alice bob :No such nick")
+    else:
+        alice.hear(":bob!b@h QUIT :bye")
+    alice.lose()
+    if not is_failed:
+        alice.type("@bob psst")
+    alice.join()
+    for item in alice.chat.outbox.having(client.REFUSED):
+        alice.do(alice.chat.do(NOW, alice.chat.retry, item.entry))
+    assert alice.sent == ["PRIVMSG bob :psst"] * is_failed + ["WHOIS bob"]
+
+
 def test_message_follows_a_user_who_is_renamed_before_the_name_is_known(alice):
     alice.lose()
     alice.join()
@@ -3026,6 +3044,11 @@ def test_names_that_change_hands_do_not_fill_the_memory(alice, monkeypatch):
     for number in range(9):
         alice.hear(":u%d!u@h JOIN #lobby" % number, ":u%d!u@h QUIT :bye" % number)
     assert list(alice.chat.former) == ["u6", "u7", "u8"]
+    monkeypatch.setattr(client, "MAX_MEMBERS", 3)
+    for number in range(9):
+        lines = [*RETURNED, ":bob!x@h PART #lobby"]
+        alice.hear(*[line.replace("bob", "u%d" % number) for line in lines])
+    assert list(alice.chat.unsure) == ["u6", "u7", "u8"]
 
 
 def test_user_who_renames_to_a_name_that_was_given_up_is_pointed_out(alice):
