@@ -1627,7 +1627,8 @@ class Chat:
             commands = {message.command for message in self.outcome.send[sent:]}
             if self.outcome.is_done:
                 break
-            if commands - {"PRIVMSG", "PING"} and lines[index + 1 :]:
+            is_text = commands != {"WHOIS"} and commands <= {"PRIVMSG", "PING", "WHOIS"}
+            if not is_text and lines[index + 1 :]:
                 word = "paste-%d" % next(self._numbers)
                 self.pastes[word] = lines[index:], recipient, self.current
                 self.send(Message("PING", (word,)))
@@ -2592,6 +2593,7 @@ def _mark_gap(chat: Chat, request: Request) -> None:
 
 GONE = ""  # Chat.former: without another nickname
 REPLACED = -1.0  # Chat.unsure: it was seen that another user may have taken it
+_WHOIS_END = "who"  # the word of the PONG after the answer
 _STRANGER = "%s may be someone else than before."
 _WHOIS = frozenset("301 311 312 313 317 318 319 330 338 378 379 401 671".split())
 
@@ -2653,35 +2655,35 @@ def _ask_who(chat: Chat, item: Outgoing) -> None:
     if item.folded in chat.unsure and item.folded not in chat.asked:
         chat.asked[item.folded] = False
         chat.send(Message("WHOIS", item.message.params[:1]))
+        chat.send(Message("PING", (_WHOIS_END,)))  # not all servers answer with 318
 
 
 def _on_whois(chat: Chat, message: Message) -> None:
-    """Read the answer to that, up to 318: send what waits for the user, or refuse it."""
-    nickname, value, since = message.params[1], message.param(2), message.param(3)[:12]
-    folded = protocol.casefold(nickname)
+    """Read a line of the answer to that."""
+    folded, value = protocol.casefold(message.params[1]), message.param(2)
+    since, is_ours = message.param(3)[:12], RESUME_CAP in chat.session.caps
     if message.command == "330" and protocol.casefold(value) == folded:
         chat.asked[folded] = True  # it is registered
-    elif message.command == "317" and since.isdecimal():
+    elif message.command == "317" and since.isdecimal() and is_ours:
         chat.asked[folded] |= int(since) < int(chat.unsure.get(folded, 0))
     elif message.command == "401":  # the server refuses, or keeps, what is sent to it
         chat.asked[folded] = True
         _give_up_name(chat, folded, GONE)
-    elif message.command == "318":
-        chat.unsure.pop(folded, None)  # its user may have been renamed meanwhile
-        if not chat.asked.pop(folded):
-            _refuse_unsure(chat, nickname)
-        chat.flush()
 
 
-def _refuse_unsure(chat: Chat, nickname: str) -> None:
-    """Leave it to the user if what waits for a nickname is sent: see the reason."""
-    items = [i for i in chat.outbox.having(QUEUED) if i.folded == protocol.casefold(nickname)]
+def _end_whois(chat: Chat, folded: str) -> None:
+    """Send what waits for a user, of whom all is known now, or leave that to our user."""
+    chat.unsure.pop(folded, None)  # the user may have been renamed meanwhile
+    is_same = chat.asked.pop(folded)
+    items = [i for i in chat.outbox.having(QUEUED) if i.folded == folded and not is_same]
     for item in items:
         chat.outbox.set_delivery(item, REFUSED)
     places = (c for item in items for c in item.conversations if c in chat.conversations)
     if items:
         again = " Send it again if it is for the user who has this name now."
-        chat.inform("Not sent: " + _STRANGER % nickname + again, next(places, None))
+        words = "Not sent: " + _STRANGER % items[0].message.params[0] + again
+        chat.inform(words, next(places, None))
+    chat.flush()
 
 
 # What servers send
@@ -3079,6 +3081,8 @@ def _on_isupport(chat: Chat, message: Message) -> None:
 def _on_pong(chat: Chat, message: Message) -> None:
     """PONG: what was sent before its PING is answered, and stored on a server without echoes."""
     chat.resume_paste(message.text)
+    if message.text == _WHOIS_END and chat.asked:
+        _end_whois(chat, next(iter(chat.asked)))  # the first question
     if message.text == chat.listing.word != "":
         chat.listing.is_done = True
         chat.change(LISTING)

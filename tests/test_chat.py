@@ -1975,10 +1975,14 @@ NOT_SENT = (
 )
 
 
+WHOIS_END = ":hub PONG hub :who"
+
+
 def whois(*answers):
-    """Return the answer to WHOIS bob."""
+    """Return the answer to WHOIS bob, with its end after 318."""
     parts = (answer.partition(" ") for answer in answers)
-    return [":hub %s alice bob %s :" % (number, rest) for number, _, rest in parts]
+    lines = [":hub %s alice bob %s :" % (number, rest) for number, _, rest in parts]
+    return lines + [WHOIS_END] * ("318" in answers)
 
 
 @pytest.mark.parametrize(
@@ -2000,6 +2004,7 @@ def test_private_message_after_a_reconnect_is_for_the_same_user(
     alice, view, is_resumed, answers, is_sent
 ):
     """What has waited, and what is written afterwards."""
+    alice.caps |= {client.RESUME_CAP}
     alice.hear("@time=2026-11-22T17:11:42.000Z :bob!b@h PRIVMSG #lobby :hi")
     alice.do(alice.chat.do(NOW, alice.chat.open, view))
     alice.lose()
@@ -2026,6 +2031,35 @@ def test_private_message_after_a_reconnect_is_for_the_same_user(
         failed = alice.chat.outbox.having(client.REFUSED)[0].entry
         alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
         assert alice.sent == private[:1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ":hub 263 alice WHOIS :Please wait a while and try again.",
+        ":hub 318 alice b :End of /WHOIS list.",  # as it is spelled there
+        ":hub 421 alice WHOIS :Unknown command",
+        ":hub 317 alice bob 9 1 :seconds idle, signon time",  # not since it has the name
+    ],
+)
+def test_message_waits_no_longer_than_for_the_answer_of_another_server(alice, answer):
+    """Of two names, in order."""
+    alice.hear("@time=2026-11-22T17:11:42.000Z :bob!b@h PRIVMSG #lobby :hi")
+    for name in ("carol", "#lobby"):
+        alice.do(alice.chat.do(NOW, alice.chat.open, name))
+    alice.lose()
+    alice.join()
+    alice.type("@bob one\n@carol two")
+    alice.hear(answer, WHOIS_END)
+    assert NOT_SENT in alice.seen()
+    alice.hear(":hub 330 alice carol carol :is logged in as", WHOIS_END)
+    alice.type("@bob three")
+    assert alice.sent == [
+        "WHOIS bob",
+        "WHOIS carol",
+        "PRIVMSG carol :two",
+        "PRIVMSG bob :three",
+    ]
 
 
 def test_only_names_from_before_the_loss_are_asked_about(alice):
@@ -2070,7 +2104,7 @@ def test_message_follows_a_user_who_is_renamed_before_the_name_is_known(alice):
     alice.type("@bob one")
     alice.hear(":bob!b@h NICK rob", *whois("317 9 1", "318"))
     assert alice.sent == ["WHOIS bob", "WHOIS rob"]
-    alice.hear(":hub 330 alice rob rob :is", ":hub 318 alice rob :End")
+    alice.hear(":hub 330 alice rob rob :is", ":hub 318 alice rob :End", WHOIS_END)
     assert alice.sent == ["PRIVMSG rob :one"]
 
 
@@ -2948,6 +2982,19 @@ def test_private_message_to_a_name_that_may_be_another_user_s_asks_once(alice, l
         assert (NOT_SENT in alice.seen()[-1:]) == is_doubtful
 
 
+def test_pasted_lines_are_all_asked_about(alice):
+    alice.hear(":carol!c@h JOIN #lobby", *TAKEN)
+    alice.type("@bob one\ntwo\nthree")
+    alice.hear(*whois("318"))
+    assert not alice.answer()
+    assert alice.sent == ["WHOIS bob"]
+    assert [i.message.text for i in alice.chat.outbox.having(client.REFUSED)] == [
+        "one",
+        "two",
+        "three",
+    ]
+
+
 @pytest.mark.parametrize("is_answered", [True, False])
 def test_private_message_does_not_follow_another_user_who_had_the_name(alice, is_answered):
     """It was not sent, or waits to be, when that user takes the former name again."""
@@ -3024,7 +3071,7 @@ def test_message_from_before_the_session_is_answered_to_its_sender_alone(since, 
     """It is in the history, or has waited for our account."""
     said = "time=2026-11-22T17:09:42.000Z;msgid=1 :bob!b@h PRIVMSG alice :psst"
     for page, waiting in ([said], []), ([], ["@" + said]):
-        alice = User(CAPS)
+        alice = User(CAPS + " " + client.RESUME_CAP)
         alice.connect()
         alice.hear(*("@time=2026-11-22T17:10:42.000Z " + line for line in WELCOME), *waiting)
         alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
@@ -3200,7 +3247,7 @@ def test_private_conversation_and_what_waits_there_follow_a_new_nickname(alice, 
     alice.connect(is_resumed=True)
     alice.hear(":bob!b@h NICK " + name, *WELCOME)
     assert name in alice.names and "bob" not in alice.names
-    alice.hear(*(":hub %s alice %s %s :" % (n, name, name) for n in ("330", "318")))
+    alice.hear(*(":hub %s alice %s %s :" % (n, name, name) for n in ("330", "318")), WHOIS_END)
     assert [line for line in alice.sent if "PRIVMSG" in line] == ["PRIVMSG %s :hi" % name]
 
 
