@@ -1567,8 +1567,14 @@ class Chat:
 
     def announce(self, text: str, room: str = "") -> None:
         """Keep an announcement, or an invitation to a room in place of an earlier one."""
-        kept = [each for each in self.announcements if not room or each.room != room]
-        self.announcements = [*kept[1 - MAX_ANNOUNCEMENTS :], Announcement(text, room)]
+        self.withdraw_invitation(room)
+        kept = self.announcements[1 - MAX_ANNOUNCEMENTS :]
+        self.announcements = [*kept, Announcement(text, room)]
+
+    def withdraw_invitation(self, room: str) -> None:
+        """Forget the announcement that invites to a room."""
+        folded, kept = protocol.casefold(room), self.announcements
+        self.announcements = [a for a in kept if not room or protocol.casefold(a.room) != folded]
 
     def do(self, now: float, action: Callable[..., object], *args: Any) -> Outcome:
         """Run a method of the next part: the only way in for what happens outside."""
@@ -2073,6 +2079,7 @@ class Chat:
         """Remove a conversation; if it was in view, that above it follows."""
         index = self.conversations.index(conversation)
         self.conversations.remove(conversation)
+        _lose_sight(self, conversation.members)
         requests = self.history.requests
         requests[:] = [r for r in requests if r.batch or r.conversation is not conversation]
         if conversation.kind == CHANNEL:
@@ -2608,14 +2615,25 @@ def _give_up_name(chat: Chat, folded: str, state: str) -> None:
         del chat.former[next(iter(chat.former))]
 
 
-def _suspect(chat: Chat, folded: str) -> None:
+def _suspect(chat: Chat, folded: str, since: float = REPLACED) -> None:
     """Note that another user may have taken a name; forget the oldest."""
     chat.unsure.pop(folded, None)
-    chat.unsure[folded] = REPLACED
+    chat.unsure[folded] = since
     if folded in chat.asked:
         chat.asked[folded] = False  # what is known of the name is older
     if len(chat.unsure) > MAX_MEMBERS:
         del chat.unsure[next(iter(chat.unsure))]
+
+
+def _lose_sight(chat: Chat, names: Iterable[str]) -> None:
+    """Doubt those of these users who share no channel with us any more: they may leave unseen.
+
+    Not on other servers: there WHOIS would not tell that a user is the same.
+    """
+    unseen = (name for name in names if chat.presence(name) == OFFLINE and not chat.is_me(name))
+    for folded in unseen if RESUME_CAP in chat.session.caps else ():
+        if folded not in chat.unsure:
+            _suspect(chat, folded, chat.complete_until.when)
 
 
 def _note_return(chat: Chat, nickname: str, account: str) -> None:
@@ -2798,7 +2816,7 @@ def _on_own_join(chat: Chat, message: Message, channel: Optional[Conversation]) 
     channel.joined_at = chat.time_of(message) if channel.membership == JOINING else 0.0
     is_rejoin, channel.membership = channel.membership == REJOINING, JOINED
     channel.removal = channel.refusal = ""
-    chat.announcements = [each for each in chat.announcements if each.room != name]
+    chat.withdraw_invitation(name)
     channel.rename(name)
     channel.last_topic, channel.topic = channel.topic, ""
     channel.members = {protocol.casefold(message.nickname): Member(message.nickname)}
@@ -2896,14 +2914,18 @@ def _on_part(chat: Chat, message: Message) -> None:
         chat.show(message, chat.current)
     elif channel is not None:
         _set_member(chat, channel, message.nickname, None)
+        _lose_sight(chat, [protocol.casefold(message.nickname)])
         chat.show(message, channel)
 
 
 def _on_kick(chat: Chat, message: Message, channel: Conversation) -> None:
+    unseen = [protocol.casefold(message.params[1])]
     _set_member(chat, channel, message.params[1], None)
     if chat.is_me(message.params[1]):
+        unseen = list(channel.members)
         channel.detach(OUTSIDE)
         _refuse_waiting(chat, channel, message)
+    _lose_sight(chat, unseen)
     chat.show(message, channel)
 
 

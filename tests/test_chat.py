@@ -708,6 +708,11 @@ def test_private_message_that_stays_in_view_or_is_answered_is_read(alice):
         ([":tina!t@h INVITE alice #trip"], [("tina invites you to #trip.", "#trip")]),
         ([":tina!t@h INVITE alice #trip"] * 2, [("tina invites you to #trip.", "#trip")]),
         (
+            [":bob!b@h INVITE alice #Trip", ":tina!t@h INVITE alice #trip"],
+            [("tina invites you to #trip.", "#trip")],
+        ),
+        ([":tina!t@h INVITE alice #trip", ":alice!a@h JOIN #Trip"], []),
+        (
             [":tina!t@h INVITE alice #trip", ":bob!b@h INVITE alice #tea"],
             [("tina invites you to #trip.", "#trip"), ("bob invites you to #tea.", "#tea")],
         ),
@@ -2980,6 +2985,28 @@ def test_private_message_to_a_name_that_may_be_another_user_s_asks_once(alice, l
         told = ["WHOIS bob"] if is_doubtful else ["PRIVMSG bob :I like tom"]
         assert [line for line in alice.sent if "CHATHISTORY" not in line] == told
         assert (NOT_SENT in alice.seen()[-1:]) == is_doubtful
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_doubtful"),
+    [
+        ([":bob!b@h PART #lobby"], True),
+        ([":carol!c@h KICK #lobby bob :out"], True),
+        ([":carol!c@h KICK #lobby alice :out"], True),
+        ([":alice!a@h PART #lobby"], True),
+        ([":alice!a@h JOIN #tea", ":bob!b@h JOIN #tea", ":bob!b@h PART #lobby"], False),
+    ],
+)
+def test_user_who_may_have_left_unseen_is_asked_about(lines, is_doubtful):
+    """Hubbub's WHOIS tells if it is the same user."""
+    alice = User("echo-message " + client.RESUME_CAP).join()
+    alice.hear("@time=2026-11-22T17:11:42.000Z :bob!b@h PRIVMSG alice :hi", *lines)
+    alice.do(alice.chat.do(NOW, alice.chat.open, "bob"))
+    alice.all_sent  # noqa: B018
+    alice.type("psst")
+    assert alice.sent == ["WHOIS bob" if is_doubtful else "PRIVMSG bob :psst"]
+    alice.hear(*whois("317 9 %d" % NOW, "318") if is_doubtful else [])
+    assert alice.sent == ["PRIVMSG bob :psst"] * is_doubtful
 
 
 def test_pasted_lines_are_all_asked_about(alice):
