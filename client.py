@@ -2950,7 +2950,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     _give_up_name(chat, old, folded)
     is_taken = chat.former.pop(folded, None) is not None and not is_own
     doubt = chat.unsure.pop(old, None)
-    is_free = is_own and chat.conversation_named(old) is None  # no conversation follows the user
+    is_free = is_own and old != folded and chat.conversation_named(old) is None
     if doubt is not None and not (is_free and doubt == REPLACED):
         chat.unsure[folded] = doubt
     if namesake is not None and namesake not in conversations:
