@@ -2661,7 +2661,8 @@ def _doubt(chat: Chat, conversation: Conversation, page: Iterable[Entry]) -> Non
 def _doubt_all(chat: Chat) -> None:
     """Doubt, when the connection is lost, that any user will be the same when it is back."""
     names = {folded for c in chat.conversations for folded in c.members}
-    names |= {c.folded for c in chat.conversations if c.kind == PRIVATE} | set(chat.former)
+    names |= {c.folded for c in chat.conversations if c.kind == PRIVATE}
+    names |= {*chat.former, *itertools.islice(chat.unsure, MAX_MEMBERS - MAX_LISTED)}
     names |= {i.folded for i in chat.outbox.items if not i.folded.startswith(CHANNEL_SIGN)}
     when, unsure = chat.complete_until.when, chat.unsure
     chat.unsure = {name: unsure.get(name, when) for name in names if not chat.is_me(name)}

@@ -2103,6 +2103,18 @@ def test_name_that_was_given_up_before_the_loss_is_asked_about(alice, is_failed)
     assert alice.sent == ["PRIVMSG bob :psst"] * is_failed + ["WHOIS bob"]
 
 
+def test_name_stays_in_doubt_while_the_connection_is_lost_again(alice):
+    """Its user has left in between, and another has it when it is seen next."""
+    for here in ("bob", "carol", "carol"):
+        alice.hear(":hub 353 alice = #lobby :alice " + here, ":hub 366 alice #lobby :End")
+        alice.lose()
+        alice.connect()
+        alice.hear(*WELCOME[:3])
+    alice.hear(":bob!b@h JOIN #lobby * :Bob")
+    alice.type("@bob psst")
+    assert alice.sent == ["WHOIS bob"]
+
+
 def test_message_follows_a_user_who_is_renamed_before_the_name_is_known(alice):
     alice.lose()
     alice.join()
