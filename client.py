@@ -2948,9 +2948,9 @@ def _on_nick(chat: Chat, message: Message) -> None:
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
     is_own = old in (folded, chat.former.get(folded))  # from before
-    _give_up_name(chat, old, folded)
-    is_taken = chat.former.pop(folded, None) is not None and not is_own
     doubt = chat.unsure.pop(old, None)
+    _give_up_name(chat, old, folded if doubt != REPLACED else GONE)
+    is_taken = chat.former.pop(folded, None) is not None and not is_own
     is_free = is_own and old != folded and chat.conversation_named(old) is None
     if doubt is not None and not (is_free and doubt == REPLACED):
         chat.unsure[folded] = doubt

@@ -2971,6 +2971,7 @@ RENAMED, ROB_IS_BOB = [":bob!b@h NICK rob"], [":carol!c@h NICK rob", ":rob!c@h N
         ([FROM_BOB, *RETURNED], True),
         (RETURNED, True),  # the draft was begun before
         ([*RETURNED, ":bob!x@h NICK BOB"], True),
+        ([*RETURNED, ":bob!x@h NICK rob", ":rob!x@h NICK bob"], True),
         ([RETURNED[0], ":bob!b@h JOIN #lobby bob :Bob"], False),
         ([RETURNED[0], ":bob!b@h JOIN #lobby"], True),  # the account is not known
         ([RETURNED[0], ":bob!b@h JOIN #lobby carol :Bob"], True),
