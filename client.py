@@ -2692,9 +2692,10 @@ def _on_whois(chat: Chat, message: Message) -> None:
 
 def _end_whois(chat: Chat, folded: str) -> None:
     """Send what waits for a user, of whom all is known now, or leave that to our user."""
-    chat.unsure.pop(folded, None)  # the user may have been renamed meanwhile
     is_same = chat.asked.pop(folded)
     items = [i for i in chat.outbox.having(QUEUED) if i.folded == folded and not is_same]
+    if is_same or items:  # else they have followed the user to a new name
+        chat.unsure.pop(folded, None)
     for item in items:
         chat.outbox.set_delivery(item, REFUSED)
     places = (c for item in items for c in item.conversations if c in chat.conversations)

@@ -2103,6 +2103,16 @@ def test_name_that_was_given_up_before_the_loss_is_asked_about(alice, is_failed)
     assert alice.sent == ["PRIVMSG bob :psst"] * is_failed + ["WHOIS bob"]
 
 
+def test_name_stays_in_doubt_until_the_user_was_told(alice):
+    """What waited for it has followed its user to another name."""
+    alice.lose()
+    alice.join()
+    alice.type("@bob one")
+    alice.hear(":bob!b@h NICK rob", ":bob!x@h JOIN #lobby * :Bob", *whois("317 9 1", "318"))
+    alice.type("@bob two")
+    assert alice.sent == ["WHOIS bob", "WHOIS rob", "WHOIS bob"]
+
+
 def test_name_stays_in_doubt_while_the_connection_is_lost_again(alice):
     """Its user has left in between, and another has it when it is seen next."""
     for here in ("bob", "carol", "carol"):
