@@ -2131,7 +2131,8 @@ class Chat:
     def _can_send(self, folded: str) -> bool:
         conversation = self.conversation_named(folded)
         is_waiting = conversation is not None and conversation.membership in (REJOINING, OUTSIDE)
-        return self.session.is_settled and not is_waiting and folded not in self.unsure
+        is_waiting |= folded in self.unsure or folded in self.asked
+        return self.session.is_settled and not is_waiting
 
     def confirm(self, item: Outgoing, line: Line, msgid: str, target: str) -> None:
         """Show that the server has a message, where the server puts it."""

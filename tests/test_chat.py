@@ -2103,6 +2103,18 @@ def test_name_that_was_given_up_before_the_loss_is_asked_about(alice, is_failed)
     assert alice.sent == ["PRIVMSG bob :psst"] * is_failed + ["WHOIS bob"]
 
 
+def test_message_waits_for_the_answer_about_its_name_though_the_user_has_left_it(alice):
+    """Else the answer, that nobody has the name, would be taken for its refusal."""
+    alice.hear(":carol!c@h JOIN #lobby", *TAKEN)
+    alice.type("@bob one")
+    alice.hear(":bob!c@h NICK carol")
+    alice.type("@bob two")
+    assert alice.sent == ["WHOIS bob"]
+    alice.hear(*whois("401", "318"))
+    assert alice.sent == ["PRIVMSG bob :one", "PRIVMSG bob :two"]
+    assert not alice.chat.outbox.having(client.REFUSED)
+
+
 def test_name_stays_in_doubt_until_the_user_was_told(alice):
     """What waited for it has followed its user to another name."""
     alice.lose()
