@@ -2951,7 +2951,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
     namesake = chat.conversation_named(new)  # of a user who had the name before
     is_own = old in (folded, chat.former.get(folded))  # from before
     doubt = chat.unsure.pop(old, None)
-    _give_up_name(chat, old, folded if doubt != REPLACED else GONE)
+    _give_up_name(chat, old, folded if doubt is None else GONE)
     is_taken = chat.former.pop(folded, None) is not None and not is_own
     is_free = is_own and old != folded and chat.conversation_named(old) is None
     if doubt is not None and not (is_free and doubt == REPLACED):

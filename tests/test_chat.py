@@ -2115,6 +2115,18 @@ def test_message_waits_for_the_answer_about_its_name_though_the_user_has_left_it
     assert not alice.chat.outbox.having(client.REFUSED)
 
 
+def test_user_who_takes_a_doubtful_name_again_stays_in_doubt(alice):
+    alice.hear(":carol!c@h JOIN #lobby", ":bob!b@h QUIT :bye")
+    alice.lose()
+    alice.join()
+    alice.hear(":bob!c@h NICK carol")
+    alice.type("@carol hi")
+    alice.hear(":hub 330 alice carol carol :is logged in as", WHOIS_END)
+    alice.hear(":carol!c@h NICK bob")
+    alice.type("@bob psst")
+    assert alice.sent == ["WHOIS carol", "PRIVMSG carol :hi", "WHOIS bob"]
+
+
 def test_name_stays_in_doubt_until_the_user_was_told(alice):
     """What waited for it has followed its user to another name."""
     alice.lose()
