@@ -2596,10 +2596,11 @@ def _mark_gap(chat: Chat, request: Request) -> None:
 # -----------------------
 
 # A nickname that is not registered may be another user's after its user has left, or while we were
-# not there. Who has it is then asked by WHOIS, before a private message is sent to it: of Hubbub's
-# server it tells since when. Unless it is the same user, ours decides.
+# not there. Who has it is then asked by WHOIS, before a private message is sent to it: Hubbub's
+# server tells since when; others tell only of the connection. Unless it is the same user, ours
+# decides.
 
-GONE = ""  # Chat.former: without another nickname
+GONE = ""  # Chat.former: without another nickname, or in doubt before
 REPLACED = -1.0  # Chat.unsure: it was seen that another user may have taken it
 _WHOIS_END = "who"  # the word of the PONG after the answer
 _STRANGER = "%s may be someone else than before."
