@@ -759,7 +759,7 @@ def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):
     hub.send(":bob!b@h QUIT :bye")
     desktop.pump(lambda: alice.notice == "No one called “bob” is here.")
     alice.press("Control-Next", alice.box)
-    hub.send(":bob!b@h JOIN #lobby")
+    hub.send(":bob!b@h JOIN #lobby bob :Bob")
     desktop.pump(lambda: alice.notice == "Privately to bob")
     alice.type("<Return>")
     hub.expect("PRIVMSG bob :hi")
