@@ -429,7 +429,7 @@ def test_private_draft_is_not_sent_when_another_user_has_taken_the_name(alice, h
     assert alice.notice == "Privately to bob, who may be someone else than before"
     alice.type("<Return>")
     hub.expect("WHOIS bob")
-    hub.send(":hub 318 alice bob :End")
+    hub.send(":hub 318 alice bob :End", ":hub PONG hub :who")
     again = " Send it again if it is for the user who has this name now."
     alice.sees("[SYSTEM]: Not sent: bob may be someone else than before." + again)
     assert alice.draft == "" and "PRIVMSG" not in str(hub.seen)
