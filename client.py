@@ -951,7 +951,7 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.seen_since = 0.0  # when all news were first seen in a channel; 0 if they are not
         self.new_count = 0
-        self.draft = self.topic_draft = ""
+        self.draft = ""
         self.asked: Optional[Entry] = None  # the private line under which the draft was begun
         self.reply_to: Optional[Entry] = None  # what the next text here replies to
         self.level = MENTIONS
@@ -7219,7 +7219,6 @@ class ChatView:
         self._look, self._window = look, window
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
-        self._old_topic = ""  # what the field for the topic said before the user changed it
         self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
@@ -7285,10 +7284,6 @@ class ChatView:
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
-        self.topic = Field(head, look, "ChatField", lambda: None)
-        self.topic.text.configure(pady=px(2))  # it leaves room for words above it
-        self.topic.text.bind("<<Return>>", lambda event: self._save_topic())
-        self.topic.text.bind("<FocusOut>", lambda event: self._leave_topic(), "+")
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
         actions.update({"search": lambda: self.search_bar.open(), "person": self.toggle_people})
         for icon, action in actions.items():
@@ -7329,7 +7324,6 @@ class ChatView:
             self.search_bar.open(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
-        self.close_topic(is_kept=True)
         self.transcript.conversation.draft = self.composer.get()
         self.search_bar.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
@@ -7478,50 +7472,16 @@ class ChatView:
         return "break"
 
     def edit_topic(self) -> None:
-        """Lay a field over the topic, or else open the menu."""
-        room, field, px = self._window.chat.current, self.topic, self._look.px
-        if not self._window.chat.can_set_topic(room):
-            return self._open_menu()
-        if field.frame.winfo_manager():
-            return field.text.focus_set()
-        place = {"x": px(12), "rely": 1, "y": -px(3), "relwidth": 1, "width": -px(16)}
-        set_floating(field.frame, True, in_=self.room.canvas, anchor="sw", **place)
-        self.room.redraw()
-        field.frame.update_idletasks()  # only what is mapped takes the focus at once
-        field.set(room.topic)
-        self._old_topic = field.get()
-        field.set(room.topic_draft or room.topic)
-        return field.text.edit_reset()
-
-    def close_topic(self, is_kept: bool = False) -> bool:
-        """Remove the field for the topic; a change can be kept for the next time."""
-        if self.topic.frame.winfo_manager():
-            room, text = self.transcript.conversation, self.topic.get()
-            room.topic_draft = text if is_kept and text != self._old_topic else ""
-            if holds_focus(self.topic.frame):  # what is typed next was not meant for everyone
-                self.room.canvas.focus_set()
-            set_floating(self.topic.frame, False)
-            self.room.redraw()
-        return True
-
-    def _leave_topic(self) -> None:
-        """Close an unchanged field for the topic, unless the whole window has lost the focus."""
-        if self.topic.get() == self._old_topic and not holds_focus(self.topic.frame):
-            self.close_topic()
-
-    def _save_topic(self) -> str:
-        chat, room, text = self._window.chat, self.transcript.conversation, self.topic.get()
-        if text != self._old_topic:
-            topic = protocol.clean(text, protocol.MAX_TOPIC)
-            self._window.do(chat.send_command, "TOPIC", room.name, topic)
-        self.close_topic(is_kept=not chat.can_set_topic(room))
-        self.focus_composer()
-        return "break"
+        """Ask for another topic, or else open the menu."""
+        room = self._window.chat.current
+        if self._window.chat.can_set_topic(room):
+            self._window.questions.ask_topic(room)
+        else:
+            self._open_menu()
 
     def _topic_tip(self) -> str:
-        chat, is_open = self._window.chat, bool(self.topic.frame.winfo_manager())
-        can_click = not is_open and chat.can_set_topic(chat.current)
-        return "Click to change the topic" if can_click else ""
+        chat = self._window.chat
+        return "Click to change the topic" if chat.can_set_topic(chat.current) else ""
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
@@ -7578,10 +7538,6 @@ class ChatView:
 
     def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
-        if self.topic.frame.winfo_manager():
-            hint = "Topic of %s. Enter saves, Esc cancels" % conversation.name
-            row.text(hint, "muted", "small", dy=-17)
-            return
         sign = "# " if conversation.kind == CHANNEL else ""
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
@@ -8138,6 +8094,18 @@ class Questions:
             return text_row(None, rule if words else hint)
 
         self._ask_words("Password of " + room.name, text, row, "The password", key)
+
+    def ask_topic(self, room: Conversation) -> None:
+        """Ask for the topic of a room; none removes it."""
+        before = join_surrogates(self._window.look.encode(room.topic)).strip()  # as in the field
+
+        def row(words: str) -> Row:
+            command = ("TOPIC", room.name, protocol.clean(words, protocol.MAX_TOPIC))
+            action = "Set the topic" if words else "Remove the topic"
+            return text_row(command if words != before else None, action)
+
+        text = "Everyone sees it above the messages."
+        self._ask_words("Topic of " + room.name, text, row, "The topic", before)
 
     def ask_name(self) -> None:
         """Ask for another name of the user."""
@@ -9112,7 +9080,6 @@ class Window:
         view, sheet = self.chat_view, self.questions.sheet
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
-            (view.topic.frame, lambda: holds_focus(view.topic.frame) and view.close_topic()),
             (view.composer.frame, view.composer.cancel),
             (view.transcript.frame, lambda: view.transcript.choose(None)),
             (view.composer.frame, lambda: view.reply(None)),
