@@ -207,7 +207,6 @@ SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back 
 MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
 REPEAT_TIME = 0.8  # seconds from press to press in which a key may only be held
-ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 
 
 # Events
@@ -8004,11 +8003,7 @@ DURATIONS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": 
 class Questions:
     """The questions of the window: sheets to choose from, and questions in the banner."""
 
-    CLOSE = "Close Hubbub?"  # the beginning of that question
-    HOST_CLOSE = (  # when others are there, and when nobody else is
-        "You are leaving. Should the chat go on for the others?",
-        "Nobody else is here now. Should the chat go on?",
-    )
+    HOST_CLOSE = "You are leaving. Should the chat go on without you?"
 
     def __init__(self, window: "Window") -> None:
         self._window = window
@@ -8017,7 +8012,7 @@ class Questions:
         self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
         self._is_relevant: Callable[[], bool] = lambda: True  # has the question still a reason?
-        self.asked_at = 0.0  # when the user last asked for what it is about
+        self.asked_at = 0.0  # when one was last asked for
 
     def go_to(self, signs: str = "#@", text: str = "") -> None:
         """Ask for a room ("#"), a person ("@"), or either; known or new."""
@@ -8203,10 +8198,10 @@ class Questions:
         words += ["You have %s to %s." % (what, listed)] if names else []
         return " ".join(words)
 
-    def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
-        """Ask before messages are lost, or always, but not twice."""
-        if self._is_answer(question, action=close):
-            return
+    def ask_close(
+        self, close: Action, question: str = "Close Hubbub?", is_always: bool = False
+    ) -> None:
+        """Ask before messages are lost, or always."""
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
@@ -8231,21 +8226,10 @@ class Questions:
         return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
-        """Ask, but not twice, what becomes of the chat on this computer."""
-        members = {folded for c in self._window.chat.conversations for folded in c.members}
-        words = "%s %s" % (self.HOST_CLOSE[len(members) < 2], self.losses())
-        if not self._is_answer(*self.HOST_CLOSE, action=keep):
-            answers = ("Keep the chat running", keep), ("End it for everyone", end)
-            is_relevant = lambda: self._window.hosting.is_in_view  # noqa: E731
-            self._ask(words, is_relevant, *answers, ("Cancel", None))
-
-    def _is_answer(self, *questions: str, action: Action) -> bool:
-        """Return True if one of these is open already; then do the action, if no key is held."""
-        before, self.asked_at = self.asked_at, time.monotonic()
-        is_open = self.question.startswith(questions)
-        if is_open and self.asked_at > before + REPEAT_TIME:
-            action()
-        return is_open
+        """Ask what becomes of the chat on this computer."""
+        answers = ("Keep the chat running", keep), ("End it for everyone", end), ("Cancel", None)
+        words = ("%s %s" % (self.HOST_CLOSE, self.losses())).strip()
+        self._ask(words, lambda: self._window.hosting.is_in_view, *answers)
 
     def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
@@ -8274,7 +8258,15 @@ class Questions:
     def _ask(
         self, text: str, is_relevant: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
     ) -> None:
-        """Ask in the banner while `is_relevant` returns True; None: back to the message box."""
+        """Ask in the banner while `is_relevant` returns True; None: back to the message box.
+
+        If it is asked for again, but not by a key that is held, it has its first answer.
+        """
+        before, self.asked_at = self.asked_at, time.monotonic()
+        if self.is_asking() and self.question.startswith(text.partition("?")[0]):
+            if self.asked_at > before + REPEAT_TIME:
+                self._answer(answers[0][1])
+            return
         self.cancel()
         self.question, self._is_relevant = text, is_relevant
         bar = self._window.chat_view.banner
@@ -8684,7 +8676,6 @@ class Window:
         self._quit_message = QUIT
         self._server = ""  # to which the user connected last, as they wrote it
         self._wanted: Optional[str] = None  # the nickname that the user has asked for, folded
-        self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
@@ -8733,22 +8724,14 @@ class Window:
             self.connect_view.submit()
 
     def close(self, quit_message: Message = QUIT) -> None:
-        """Send QUIT and end; if messages would be lost, ask first, but not twice. Idempotent.
-
-        While connected, echoes that are on their way are waited for.
-        """
+        """Send QUIT and end; if messages would be lost, ask first, but not twice. Idempotent."""
         self._quit_message = quit_message
-        would_lose = self.is_chatting and bool(self.questions.losses())
-        is_asked = self.questions.question.startswith(Questions.CLOSE)
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif not would_lose:
-            self._end()
-        elif self.chat.unsent and self.chat.session.is_settled and not (self._ask_at or is_asked):
-            self._ask_at = time.monotonic() + ECHO_TIME
-        else:
-            self._ask_at = 0.0
+        elif self.is_chatting and self.questions.losses():
             self.questions.ask_close(self._end)
+        else:
+            self._end()
 
     def _end_both(self) -> None:
         self.hosting.end_chat()
@@ -8925,9 +8908,6 @@ class Window:
                 self.show_bars()
             else:
                 self.connect_view.poll(time.monotonic())
-            is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
-            if self._ask_at and is_echoed:
-                self.close(self._quit_message)
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self.root.after(delay, self._poll)
