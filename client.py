@@ -1605,14 +1605,6 @@ class Chat:
         """
         self._run_lines(split_lines(text), "")
 
-    def submit_seen(self, text: str) -> None:
-        """Submit a text, unless it has "/reply": it is the rest then, with the recipient's name."""
-        named = name_recipient(self, text)
-        if named == text:
-            self.submit(text)
-        else:
-            self.outcome.rest = named
-
     def _run_lines(self, lines: List[str], recipient: str) -> None:
         for index, line in enumerate(lines):
             sent = len(self.outcome.send)
@@ -7234,7 +7226,6 @@ class ChatView:
         self.composer.rewrite = lambda draft: name_recipient(window.chat, draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
         self.composer.answer.configure(command=self._answer)
-        Tip(self.composer.answer, look, self._answer_tip)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search_bar.frame)
@@ -7332,12 +7323,17 @@ class ChatView:
         self.composer.text.focus_set()
 
     def submit(self, text: str) -> str:
-        """Send or run what was typed; return the lines from the first that was refused on."""
-        lines = text.split("\n")
+        """Send or run what was typed; return the lines from the first that was refused on.
+
+        A "/reply" whose recipient the box has not named comes back with the name.
+        """
+        named, lines = name_recipient(self._window.chat, text), text.split("\n")
         commands = [missing_password(self._window.chat, line) for line in lines]
         if any(commands):  # the message box asks for it
             return "\n".join(command or line for command, line in zip(commands, lines))
-        self._window.do(self._window.chat.submit_seen, text)
+        if named != text:
+            return named
+        self._window.do(self._window.chat.submit, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
@@ -7420,23 +7416,14 @@ class ChatView:
         follow_draft(self._window.chat, draft)
         return describe_draft(self._window.chat, draft)
 
-    def _offered(self) -> Optional[Entry]:
-        """Return the private entry that the draft's notice offers to answer."""
-        return describe_draft(self._window.chat, self.composer.get()).entry
-
     def _answer(self) -> None:
-        """Address the draft to the user of that entry, as a reply unless it is our own."""
-        entry = self._offered()
+        """Answer privately, as the draft's notice offers; only another's entry is replied to."""
+        entry = describe_draft(self._window.chat, self.composer.get()).entry
         if entry is not None and entry.is_own:
             self.composer.set(self._window.chat.address_of(entry) + self.composer.get())
             self.focus_composer()
         else:
             self.reply(entry)
-
-    def _answer_tip(self) -> str:
-        chat, entry, key = self._window.chat, self._offered(), key_name("Ctrl+R", self._look.system)
-        words = "Put %sbefore what you have written" % chat.address_of(entry)
-        return words + "   " + key if next_reply(chat, self.composer.get()) is entry else words
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
