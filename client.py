@@ -1490,11 +1490,6 @@ class Chat:
         kept = (c for c in self.conversations if c.kind != CONSOLE)
         return [c.name for c in kept if c.membership in (JOINED, REJOINING)]
 
-    @property
-    def reply_to(self) -> Optional[Entry]:
-        """The entry that the next text in the conversation in view replies to."""
-        return self.current.reply_to
-
     def conversation_named(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
         folded = protocol.casefold(name)
@@ -1694,7 +1689,7 @@ class Chat:
             elif text.startswith("/"):
                 text = "/" + text
             if is_here:
-                self.reply(self.current.quoted(entry) or self.reply_to)
+                self.reply(self.current.quoted(entry) or self.current.reply_to)
             self.outcome.rest = text
             self.discard(entry)
 
@@ -2666,7 +2661,6 @@ _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 # Numerics that refuse JOIN; some of them refuse PART too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 BANNED, NEEDS_KEY, FINAL = "474", "475", ("403", "474", "476", "479")
-INVITATIONS = ("INVITE", "336")
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
 Handler = Callable[[Chat, Message], None]
@@ -3209,7 +3203,7 @@ def _begin_reply(chat: Chat, text: str) -> str:
 
     So it is understood by users whose program shows no replies.
     """
-    line = chat.reply_to.line if chat.reply_to is not None else None
+    line = chat.current.reply_to.line if chat.current.reply_to is not None else None
     if line is None or line.kind != FROM_OTHERS or _names(line.nickname, text):
         return text
     return "%s: %s" % (line.nickname, text)
@@ -3249,7 +3243,7 @@ def _check(chat: Chat, verb: str, messages: List[Message], joined: str = "") -> 
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
-        recipient, replied = chat.conversation_named(message.params[0]), chat.reply_to
+        recipient, replied = chat.conversation_named(message.params[0]), chat.current.reply_to
         if replied is not None and recipient is not None:
             home = chat.reply_conversation(replied)
             if recipient is home:
@@ -3368,7 +3362,7 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
         return Notice("No one called “%s” is here. %s" % (absent, _guess(chat, absent)), "warn")
     if strangers or len(ways) > 1:
         return Notice(way, "warn")
-    entry, name = chat.reply_to, "".join(names) or here.name
+    entry, name = chat.current.reply_to, "".join(names) or here.name
     home = chat.address_of(entry).strip("@ ") or here.name
     if entry is not None and protocol.casefold(name) == protocol.casefold(home):
         if home != here.name:
@@ -3467,7 +3461,7 @@ def next_reply(chat: Chat, draft: str) -> Optional[Entry]:
     Text in the draft keeps its readers, unless its notice offers to answer privately.
     """
     entries = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
-    present, offered = chat.reply_to, describe_draft(chat, draft).entry
+    present, offered = chat.current.reply_to, describe_draft(chat, draft).entry
     if draft.strip() not in ("", chat.address_of(present).strip()):
         homes = list(map(chat.conversation_named, _recipients(chat, draft)))
         entries = [e for e in entries if e is offered or [chat.reply_conversation(e)] == homes]
@@ -6895,12 +6889,16 @@ class ConnectView:
 
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
+        texts = {field: entry.get().strip() for field, entry in self.fields.items()}
+        name, server = protocol.normalize(texts[NAME]), texts[SERVER]
+        error = protocol.nickname_error(name)
         if self.is_busy:
             self._window.cancel()
+        elif error:
+            self.show_error(NAME, error)
         elif self.is_hosting:
-            self._window.hosting.start(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
+            self._window.hosting.start(texts[NETWORK])
         else:
-            name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
             if server != self._password_server:  # no other server gets to see it
                 self._set(PASSWORD, "")
             self._window.connect(name, server, get_line(self.fields[PASSWORD]))
@@ -7374,7 +7372,7 @@ class ChatView:
         To a private entry in a room, it begins with "@name ", until another is chosen. What is
         written privately is not made public by that.
         """
-        replied = self._window.chat.reply_to
+        replied = self._window.chat.current.reply_to
         before, after = map(self._window.chat.address_of, (replied, entry))
         self._window.do(self._window.chat.reply, entry)
         draft = self.composer.get()
@@ -7483,16 +7481,11 @@ class ChatView:
         return "break"
 
     def _on_enter(self, event: "TkEvent") -> str:
-        """Send the chosen line again if it has failed, or follow it; else open its menu."""
+        """Send the chosen line again if it has failed, or follow its link; else open its menu."""
         entry = self.transcript.cursor
         links = links_of(entry) if entry is not None else []
-        rooms = (
-            _ROOM.findall(entry.text) if entry is not None and entry.answer in INVITATIONS else []
-        )
         if entry is not None and entry.delivery in FAILED:
             self.settle("retry", entry)
-        elif entry is not None and rooms:
-            self.open(rooms[-1])
         elif len(links) == 1:
             open_link(links[0])
         elif entry is not None:
@@ -8468,12 +8461,9 @@ class Hosting:
         is_hosted = chat.state == CONNECTED and chat.console.name == hosted
         return self._window.is_chatting and (is_hosted or self.host is not None) and self.is_own
 
-    def start(self, nickname: str, network: str) -> None:
+    def start(self, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
         view = self._window.connect_view
-        error = protocol.nickname_error(protocol.normalize(nickname.strip()))
-        if error:
-            return view.show_error(NAME, error)
         if not network:
             return view.show_error(NETWORK, "Type a name for the chat first.")
         if len(network) > protocol.MAX_NETWORK:
@@ -8788,11 +8778,7 @@ class Window:
         return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
-        """Connect, or show what is wrong with the name or the server."""
-        nickname = protocol.normalize(nickname)
-        error = protocol.nickname_error(nickname)
-        if error:
-            return self.connect_view.show_error(NAME, error)
+        """Connect, or show what is wrong with the server."""
         if not server:
             return self.connect_view.show_error(SERVER, "Choose a server, or type its address.")
         try:

@@ -413,7 +413,7 @@ def test_offer_to_go_on_privately_replies_to_nobody(alice, hub):
     assert alice.offer == "Write to bob privately"
     alice.chat_view.composer.answer.invoke()
     assert (alice.draft, alice.notice) == ("@bob and no", "Privately to bob")
-    assert alice.window.chat.reply_to is None
+    assert alice.window.chat.current.reply_to is None
 
 
 def test_private_draft_is_not_sent_when_another_user_has_taken_the_name(alice, hub):
@@ -467,7 +467,7 @@ def test_key_to_reply_does_not_change_who_reads_what_is_written(alice, hub, draf
     for step in steps:
         before = client.describe_draft(alice.window.chat, alice.draft).words[:9]
         alice.press("Control-r", alice.box)
-        reply = alice.window.chat.reply_to
+        reply = alice.window.chat.current.reply_to
         name = alice.window.chat.address_of(reply) or "#lobby: "
         assert (name + reply.line.text if reply else "") == step
         after = client.describe_draft(alice.window.chat, alice.draft).words[:9]
