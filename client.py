@@ -33,7 +33,8 @@ Guarantees:
   state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
   connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
   complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
-  decides. So does the user on private ones that have waited, unless the session is resumed.
+  decides. A private message that has waited is sent only if WHOIS shows that its recipient is
+  still the same user; otherwise it is REFUSED, and the user decides, too.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
@@ -205,7 +206,7 @@ BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
 MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
-REPEAT_TIME = 0.8  # seconds from press to press in which a key may only be held
+REPEAT_TIME = 0.8  # seconds; presses that follow each other faster may be a key that is held
 
 
 # Events
@@ -949,7 +950,7 @@ class Conversation:
         self.seen_since = 0.0  # when all news were first seen in a channel; 0 if they are not
         self.new_count = 0
         self.draft = ""
-        self.asked: Optional[Entry] = None  # the private line under which the draft was begun
+        self.draft_question: Optional[Entry] = None  # the private line that it may answer
         self.reply_to: Optional[Entry] = None  # what the next text here replies to
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -1757,7 +1758,7 @@ class Chat:
             self.unmark(self.current)
 
     def mark_seen(self, is_in_view: Callable[[Entry], bool]) -> None:
-        """Count private conversations as read whose news stay before the user in a channel."""
+        """Count a private conversation as read once its news have stayed in view in a channel."""
         for private in (c for c in self.conversations if c.unread and c.kind == PRIVATE):
             news = [e for e in private.entries[-RECENT:] if not e.is_own][-private.unread :]
             is_seen = self._has_focus and bool(news) and all(map(is_in_view, news))
@@ -3067,7 +3068,7 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_login_refused(chat: Chat, message: Message) -> None:
-    """904 and 905: have the password of a login that was typed asked for again."""
+    """904 and 905: give the command back without its password, which is asked for again."""
     chat.show(message, chat.current)
     if chat.pending_login is not None:
         chat.outcome.rest = "/login %s " % chat.pending_login.name
@@ -3347,7 +3348,7 @@ class Notice(NamedTuple):
 
 
 def describe_draft(chat: Chat, draft: str) -> Notice:
-    """Return the notice of a draft; that of a password is its command."""
+    """Return the notice of a draft; for a password that is asked for, of its command."""
     if split_secret(draft)[0]:
         return _describe_password(chat, *split_secret(draft))
     names, here = _recipients(chat, draft), chat.current
@@ -3376,7 +3377,7 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
 
 def _describe_public(chat: Chat, draft: str, way: str, replied: Optional[Entry]) -> Notice:
     """Return the notice of a draft to the room, which may be meant for a single user."""
-    asked = replied or private_question(chat) or chat.current.asked
+    asked = replied or private_question(chat) or chat.current.draft_question
     found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
     named = {protocol.casefold(name) for name in found if chat.presence(name) != OFFLINE}
     other = protocol.casefold(chat.address_of(asked)[1:-1])
@@ -3450,7 +3451,8 @@ def is_unfinished(draft: str) -> bool:
 def follow_draft(chat: Chat, draft: str) -> None:
     """Keep, as long as a draft has text, the private line that it may be meant for."""
     here = chat.current
-    here.asked = (private_question(chat) or here.asked) if draft.strip() else None
+    question = private_question(chat) or here.draft_question
+    here.draft_question = question if draft.strip() else None
 
 
 def next_reply(chat: Chat, draft: str) -> Optional[Entry]:
@@ -7695,7 +7697,7 @@ class Menus:
             None,
             (ignore[0], lambda: view.submit("/%s %s" % (ignore[1], name))),
             *self._moderation(name),
-            *[None][: len(rooms)],
+            *([None] if rooms else []),
             *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
         ]
         return self._open(entries, spot)
@@ -8165,14 +8167,14 @@ class Questions:
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
 
-    def ask_leave(self, conversation: Conversation, action: str) -> None:
+    def ask_leave(self, conversation: Conversation, words: str) -> None:
         """Leave a room or close a conversation; ask first if a message there is unfinished."""
         drafts = self._window.chat_view.drafts
         leave = functools.partial(self._window.do, self._window.chat.leave, conversation)
         if conversation.name in drafts():
-            words = action + "? You have an unfinished message there."
-            answers = (action.split()[0], leave), ("Stay", None)
-            self._ask(words, lambda: conversation.name in drafts(), *answers)
+            question = words + "? You have an unfinished message there."
+            answers = (words.split()[0], leave), ("Stay", None)
+            self._ask(question, lambda: conversation.name in drafts(), *answers)
         else:
             leave()
 
