@@ -1743,7 +1743,7 @@ class Chat:
             self.answer(_NOT_CONNECTED)
 
     def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text to its conversation a reply to an entry, or (None) to none."""
+        """Make the next text in the conversation in view a reply to an entry, or (None) to none."""
         self.current.reply_to = entry
         self.change(HEADER)
 
@@ -3337,7 +3337,7 @@ _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECA
 
 
 class Notice(NamedTuple):
-    """Words about where a draft goes, and their icon; "" for plainly to what is in view."""
+    """Words about where a draft goes, and their icon; "" if that is plainly what is in view."""
 
     words: str = ""
     icon: str = "lock"
@@ -3401,7 +3401,7 @@ def _describe_way(name: str, is_stranger: bool) -> str:
 
 
 def _recipients(chat: Chat, draft: str) -> List[str]:
-    """Return all to whom the lines of a draft go, up to a line that is refused: see _WAYS."""
+    """Return the recipients of a draft's lines, up to a line that is refused; see also _WAYS."""
     found, recipient = [], ""
     for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
         try:
@@ -3427,7 +3427,7 @@ def _first_absent(chat: Chat, names: Iterable[str]) -> str:
 def private_question(chat: Chat) -> Optional[Entry]:
     """Return the last private line in the room in view, unless that is answered elsewhere.
 
-    Its other user is here. It is looked for up to the user's last line to all.
+    Lines whose other user is not here do not count, nor those above the user's last line to all.
     """
     for entry in itertools.islice(reversed(chat.current.entries), RECENT):
         home = chat.reply_conversation(entry)
@@ -7534,7 +7534,7 @@ class ChatView:
         return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
-        """Show the people, or hide them; where they take room, the keyboard goes there, too."""
+        """Show the people, or hide them; in a narrow window, the keyboard goes there, too."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
         if self._shows_people[False] and not self._is_roomy:
@@ -7542,7 +7542,7 @@ class ChatView:
             self.people.list.canvas.focus_set()
 
     def close_people(self) -> bool:
-        """Hide the people if they cover the chat, or take its room and have the focus."""
+        """In a narrow window, hide the people if they cover the chat or have the focus."""
         people, can_close = self.people.frame, self._shows_people[False] and not self._is_roomy
         can_close = can_close and (people.winfo_manager() == "place" or holds_focus(people))
         if can_close:
@@ -8296,7 +8296,7 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
 
 
 def name_row(command: str, action: str, name: str) -> Row:
-    """Return the row that is for a command with a name; if it cannot be one, it says why."""
+    """Return the row that sends a command with a name, or says why that cannot be a name."""
     error = protocol.nickname_error(protocol.normalize(name))
     return text_row(None if error else (command, name), error or action)
 
