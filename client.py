@@ -33,8 +33,8 @@ Guarantees:
   state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
   connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
   complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
-  decides. A private message that has waited is sent only if WHOIS shows the same user under its
-  recipient's name, or nobody; otherwise it is REFUSED, and the user decides, too.
+  decides. A private message that has waited is sent only if WHOIS shows that its recipient is
+  still the same user; otherwise it is REFUSED, and the user decides, too.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
@@ -1542,9 +1542,11 @@ class Chat:
         is_there = channel.kind == CHANNEL and channel.membership == JOINED
         return is_there and ("t" not in channel.flags or self.can_moderate(channel))
 
-    def can_invite(self, channel: Conversation) -> bool:
-        """Return True if the user may invite others to a channel."""
-        return bool(channel.members) and ("i" not in channel.flags or self.can_moderate(channel))
+    def invitable(self, nickname: str) -> List[Conversation]:
+        """Return the channels to which the user may invite another user."""
+        folded, joined = protocol.casefold(nickname), (c for c in self.conversations if c.members)
+        absent = (c for c in joined if folded not in c.members)
+        return [c for c in absent if "i" not in c.flags or self.can_moderate(c)]
 
     def begin(self, nickname: str) -> None:
         """Show that a connection is being made."""
@@ -7685,6 +7687,8 @@ class Menus:
         view, chat = self._window.chat_view, self._window.chat
         if name == chat.nickname:
             return self.open_own(spot)
+        invite = functools.partial(self._window.do, chat.send_command, "INVITE", name)
+        rooms = [room.name for room in chat.invitable(name)]
         ignore = ("Stop ignoring", "unignore") if chat.is_ignored(name) else ("Ignore", "ignore")
         entries: List[Any] = [
             ("Write privately", lambda: view.open(name)),
@@ -7693,6 +7697,8 @@ class Menus:
             None,
             (ignore[0], lambda: view.submit("/%s %s" % (ignore[1], name))),
             *self._moderation(name),
+            *([None] if rooms else []),
+            *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
         ]
         return self._open(entries, spot)
 
@@ -7734,7 +7740,7 @@ class Menus:
         for level, words in (*levels, (NONE, "Never notify me")):
             action = functools.partial(do, chat.set_level, conversation, level)
             entries.append((MARK * (conversation.level == level) + words, action))
-        if chat.can_invite(conversation):
+        if conversation in chat.invitable(""):
             invite = functools.partial(self._window.questions.invite, conversation)
             entries += [None, ("Invite someone…", invite)]
         if conversation is chat.current and chat.can_set_topic(conversation):

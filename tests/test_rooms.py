@@ -354,19 +354,26 @@ def test_password_of_a_room_is_set_and_removed_in_a_sheet(club, desktop):
     assert "Password…" in choose_in_room_menu(club)
 
 
-def test_invitations_are_offered_where_the_user_may_invite(club, desktop, room):
+def test_people_are_invited_in_their_menu(club, desktop, room):
+    """To rooms that they are not in, where the user may invite."""
+    room.irc("dave")
     club.chat_view.open("#maths")
     club.sees("[SERVER]: alice joined #maths")
-    assert "Invite someone…" in choose_in_room_menu(club)
+    club.chat_view.open("#lobby")
+    desktop.pump(lambda: "dave" in club.people)
+    invitations = lambda name: [  # noqa: E731
+        words for words in person_menu(club, name) if words.startswith("Invite to ")
+    ]
+    assert invitations("dave") == ["Invite to #club", "Invite to #maths"]
+    assert club.menu[-2:] == ["Invite to #club", "Invite to #maths"]  # the others keep their places
+    assert invitations("bob") == ["Invite to #club"]
+    club.choose("Invite to #club")
+    club.sees("[SERVER]: You invited bob to #club")
+    room.bob.expect("INVITE bob :#club")
     room.bob.send("MODE #maths +i")
-    desktop.pump(lambda: "i" in club.window.chat.current.flags)
-    assert "Invite someone…" not in choose_in_room_menu(club)
-    club.chat_view.open("#club")  # which she operates
-    club.window.do(club.window.chat.send_command, "MODE", "#club", "+i")
-    desktop.pump(lambda: "i" in club.window.chat.current.flags)
-    assert "Invite someone…" in choose_in_room_menu(club)
-    club.say("/invite alice")
-    club.sees("[SERVER]: alice is already in #club")
+    desktop.pump(lambda: invitations("dave") == ["Invite to #club"])
+    club.say("/invite dave")
+    club.sees("[SERVER]: dave is already in #lobby")
 
 
 def person_menu(person, name):
