@@ -266,6 +266,7 @@ class Outcome:
         self.settings_changed = False  # so they are to be saved
         self.session = session  # in which `send` may be sent
         self.login: Optional[Login] = None  # to be used when reconnecting
+        self.refused = "", ""  # a command up to its wrong password, and the server's words
 
 
 class EndedError(Exception):
@@ -3070,9 +3071,10 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 def _on_login_refused(chat: Chat, message: Message) -> None:
     """904 and 905: give the command back without its password, which is asked for again."""
     chat.show(message, chat.current)
-    if chat.pending_login is not None:
-        chat.outcome.rest = "/login %s " % chat.pending_login.name
-        chat.pending_login = None
+    login, chat.pending_login = chat.pending_login, None
+    line = chat.describe(message)
+    if login is not None and line is not None:
+        chat.outcome.refused = "/login %s " % login.name, line.text
 
 
 def _on_account(chat: Chat, message: Message) -> None:
@@ -5735,6 +5737,12 @@ class Composer(TextBox):
         self._suggest(False)
         (self.hidden if command else self.text).focus_set()
         self._on_change()  # another password may be there
+
+    def ask_again(self, command: str, reason: str) -> None:
+        """Ask for a password that was refused, unless another is asked for."""
+        if not self._command:
+            self.ask_password(command)
+            self.show_note(reason, True)
 
     def _enter_password(self) -> None:
         """Run the command with its password; ask for a new one twice."""
@@ -8917,6 +8925,8 @@ class Window:
             self._connection.carry_out(outcome)
         if outcome.settings_changed:
             self.settings.save()
+        if outcome.refused[0]:
+            self.chat_view.composer.ask_again(*outcome.refused)
 
     def _show_changes(self, changes: Sequence[Change]) -> None:
         if not changes:
