@@ -148,6 +148,7 @@ ANSWER_TIME = 20.0  # for its PONG
 RETRY_TIMES = (0.0, 1.0, 2.0, 4.0, 8.0)  # before each attempt to reconnect
 MAX_NAME_RETRIES = 10  # while our own dead connection holds the nickname: some minutes
 QUIT_TIME = 1.0  # of silence after QUIT before the connection is closed
+BACK_TIME = 3.0  # for which the banner says that the connection is back
 END_TIME = 10.0  # of silence at the end of a pipe, while messages are unconfirmed
 
 # Memory, whatever a server sends
@@ -1400,7 +1401,7 @@ class Chat:
         self._has_focus = True
         self._numbers = itertools.count(1)  # of entries
         self._banner, self._attempt = "", 0
-        self._retry_at = 0.0
+        self._retry_at = self._back_at = 0.0
         self._has_host = True  # False from the end of the chat until it is joined again
         self.complete_until = Place("", 0.0)  # up to which nothing was missed
         self._latest = 0.0  # the latest time of a message, by the server's clock
@@ -1472,7 +1473,8 @@ class Chat:
     def banner(self, now: float) -> str:
         """Return the warning about the connection or the room, or ""; it changes with the time."""
         if self.state == CONNECTED:
-            return self.current.removal
+            is_back = now < self._back_at + BACK_TIME and not self.current.removal
+            return "Connected again." if is_back else self.current.removal
         if self.state != RECONNECTING:
             return self._banner
         seconds = math.ceil(self._retry_at - now)
@@ -1792,6 +1794,7 @@ class Chat:
         self.session, self.outcome.session = session, session.number
         self.state, self.nickname = CONNECTED, event.nickname
         if session.is_reconnect:
+            self._back_at = self.now
             self.inform("Connected again.")
         self.change(STATUS)
 
@@ -8960,13 +8963,14 @@ class Window:
         view, chat = self.chat_view, self.chat
         if not self.questions.is_asking():
             buttons: List[Tuple[str, Action]] = []
-            room = chat.current
+            room, icon = chat.current, "warn"
             if chat.state == CONNECTED and room.removal and room.refusal not in FINAL:
                 words = "Type its password" if room.refusal == NEEDS_KEY else "Join again"
                 buttons.append((words, view.join))
             elif chat.state == RECONNECTING and self._connection is not None:
                 buttons += [("Try now", self._connection.retry), *self.hosting.again]
-            view.banner.show(chat.banner(time.time()), "warn", buttons)
+            icon = "check" if chat.state == CONNECTED and not room.removal else "warn"
+            view.banner.show(chat.banner(time.time()), icon, buttons)
         shown = chat.announcements[-1] if chat.announcements else Announcement("")
         join = [("Join", view.accept_invitation)] if shown.room else []
         close = ("Close", chat.close_announcement)

@@ -419,8 +419,7 @@ def back(studio):
     alice = lost(studio)
     studio.start_server(port=studio.port)
     alice.chat_view.banner.buttons[0].invoke()
-    alice.sees("[SYSTEM]: Connected again.")
-    studio.desktop.pump(lambda: not alice.window.chat.unsent)
+    studio.desktop.pump(lambda: "Connected again." in alice.banner and not alice.window.chat.unsent)
 
 
 def search(studio, words="the"):

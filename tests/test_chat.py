@@ -1963,7 +1963,8 @@ def test_banner_counts_down_and_says_when_it_is_over(alice):
     assert alice.chat.banner(NOW) == "Connection lost. Trying again in 4 s (attempt 3)."
     assert alice.chat.hint == "Message #lobby — sent when back online"
     assert alice.connect() == ["[SYSTEM]: Connected again."]
-    assert alice.chat.banner(NOW + 1) == ""
+    assert alice.chat.banner(NOW + 1) == "Connected again."
+    assert alice.chat.banner(NOW + 4) == ""
     assert alice.chat.hint == "Message #lobby"
     assert alice.handle(Disconnected(CLOSED, "")) == []  # the user's own wish
 
