@@ -6673,6 +6673,7 @@ class ConnectView:
         self._first_poll = 0.0  # its time
         self._password_server = ""  # the server that has asked for the password
         self._refused = ""  # the short address of a server that is not trusted
+        self._name_before = ""  # the name that was not typed here
         self.frame = ttk.Frame(root, style="Bg.TFrame")
         self._body = body = ttk.Frame(self.frame, style="Bg.TFrame")
         body.columnconfigure(0, weight=1)
@@ -6777,6 +6778,7 @@ class ConnectView:
 
     def fill(self, name: str, server: str) -> None:
         """Set the name and the chosen server."""
+        self._name_before = name
         self._set(NAME, name)
         self._set(SERVER, server)
         network = self._window.settings.hosted or socket.gethostname()
@@ -6813,15 +6815,22 @@ class ConnectView:
         is_empty = shown == [SERVER] and not self._chosen and not self._finder.can_ask
         return self.is_hosting or bool(shown and not is_empty)
 
+    @property
+    def _is_named(self) -> bool:
+        """True if a name was typed here."""
+        return self.fields[NAME].get() != self._name_before
+
     def go_back(self) -> bool:
-        """Close what is open; return False if nothing is."""
-        is_open = self._is_open
+        """Close what is open, or else undo the name that was typed; False if there is neither."""
+        is_open, is_named = self._is_open, self._is_named
         if is_open and not self.is_hosting:
             self._set(PASSWORD, "")
             self._set(SERVER, self._chosen if self._chosen in self._addresses else "")
         if is_open:
             self.open_form(False)
-        return is_open
+        else:
+            self._set(NAME, self._name_before)
+        return is_open or is_named
 
     def join(self, server: str, question: str = "") -> None:
         """Connect to a server, or ask first."""
@@ -6987,7 +6996,8 @@ class ConnectView:
             self.button.configure(text=self._look.shorten(text, "ui_bold", width))
         set_shown(self.trust, chosen == self._refused != "" and not self.is_busy)
         words = "start" if self.is_hosting else "connect"
-        back = "go back" if self._is_open else "quit"
+        undo = "undo the name" if self._name_before else "clear the name"
+        back = "go back" if self._is_open else undo if self._is_named else "quit"
         self._keys.configure(text="Enter to %s   ·   Esc to %s" % (words, back))
 
     def _name(self, address: str) -> str:

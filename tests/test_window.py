@@ -185,7 +185,8 @@ def test_hint_says_that_escape_goes_back_from_the_password(desktop, open_room):
     assert not alice.connect_view.fields[PASSWORD].winfo_viewable()
 
 
-def test_escape_closes_the_fields_that_are_open_before_it_quits(desktop, monkeypatch):
+def test_escape_closes_and_undoes_before_it_quits(desktop, monkeypatch):
+    """First the fields that are open, then a name that was typed."""
     monkeypatch.setenv("HUBBUB_FIND", "127.0.0.1:9")
     alice = desktop.open(name="al")
     view = alice.connect_view
@@ -199,7 +200,17 @@ def test_escape_closes_the_fields_that_are_open_before_it_quits(desktop, monkeyp
     alice.press("Escape", view.fields[SERVER])
     assert not view.fields[SERVER].winfo_viewable() and view.fields[SERVER].get() == ""
     assert view.fields[NAME].get() == "alice" and alice.has_focus(view.fields[NAME])
+    alice.press("Escape")
+    assert view.fields[NAME].get() == "al" and alice.window.root is not None
     desktop.pump(lambda: "Esc to quit" in view._keys.cget("text"))
+    for name, words in (("alice", "Esc to undo the name"), ("al", "Esc to quit")):
+        alice.fill(name=name)
+        desktop.pump(lambda words=words: words in view._keys.cget("text"))
+    view.fill("", "")
+    alice.fill(name="alice")
+    desktop.pump(lambda: "Esc to clear the name" in view._keys.cget("text"))
+    alice.press("Escape", view.fields[NAME])
+    assert view.fields[NAME].get() == "" and alice.window.root is not None
     alice.press("Escape")
     assert alice.window.root is None
 
