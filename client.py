@@ -207,6 +207,7 @@ BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
 MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
+ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
 REPEAT_TIME = 0.8  # seconds; presses that follow each other faster may be a key that is held
 
 
@@ -951,7 +952,7 @@ class Conversation:
         self.mark: Optional[Entry] = None  # the first entry that is new
         self.seen_since = 0.0  # when all news were first seen in a channel; 0 if they are not
         self.new_count = 0
-        self.draft = ""
+        self.draft = self.topic_draft = ""
         self.draft_question: Optional[Entry] = None  # the private line that it may answer
         self.reply_to: Optional[Entry] = None  # what the next text here replies to
         self.level = MENTIONS
@@ -7210,6 +7211,7 @@ class ChatView:
         self._look, self._window = look, window
         self._is_roomy = True
         self._shows_people = {True: True, False: False}  # by whether the window is roomy
+        self._old_topic = ""  # what the field for the topic said before the user changed it
         self.buttons: Dict[str, ttk.Button] = {}  # at the right of the head, by icon
         self.frame = ttk.Frame(root, style="Chat.TFrame")
         self.frame.columnconfigure(1, weight=1)
@@ -7274,6 +7276,10 @@ class ChatView:
         self.room = Drawing(head, look, "chat", self._draw_room, 60, 20)
         self.room.canvas.grid(row=0, column=1, sticky="ew")
         self.room.make_button(lambda canvas: self.edit_topic(), self._topic_tip)
+        self.topic = Field(head, look, "ChatField", lambda: None)
+        self.topic.text.configure(pady=px(2))  # it leaves room for words above it
+        self.topic.text.bind("<<Return>>", lambda event: self._save_topic())
+        self.topic.text.bind("<FocusOut>", lambda event: self._leave_topic(), "+")
         actions = {"lock": self._window.questions.show_server, "more": self._open_menu}
         actions.update({"search": lambda: self.search_bar.open(), "person": self.toggle_people})
         for icon, action in actions.items():
@@ -7314,6 +7320,7 @@ class ChatView:
             self.search_bar.open(chat.lookup.words, entry)
 
     def _open(self, conversation: Conversation) -> None:
+        self.close_topic(is_kept=True)
         self.transcript.conversation.draft = self.composer.get()
         self.search_bar.close()
         self.transcript.empty.configure(text=self._window.chat.empty_text)
@@ -7458,16 +7465,50 @@ class ChatView:
         return "break"
 
     def edit_topic(self) -> None:
-        """Ask for another topic, or else open the menu."""
-        room = self._window.chat.current
-        if self._window.chat.can_set_topic(room):
-            self._window.questions.ask_topic(room)
-        else:
-            self._open_menu()
+        """Lay a field over the topic, or else open the menu."""
+        room, field, px = self._window.chat.current, self.topic, self._look.px
+        if not self._window.chat.can_set_topic(room):
+            return self._open_menu()
+        if field.frame.winfo_manager():
+            return field.text.focus_set()
+        place = {"x": px(12), "rely": 1, "y": -px(3), "relwidth": 1, "width": -px(16)}
+        set_floating(field.frame, True, in_=self.room.canvas, anchor="sw", **place)
+        self.room.redraw()
+        field.frame.update_idletasks()  # only what is mapped takes the focus at once
+        field.set(room.topic)
+        self._old_topic = field.get()
+        field.set(room.topic_draft or room.topic)
+        return field.text.edit_reset()
+
+    def close_topic(self, is_kept: bool = False) -> bool:
+        """Remove the field for the topic; a change can be kept for the next time."""
+        if self.topic.frame.winfo_manager():
+            room, text = self.transcript.conversation, self.topic.get()
+            room.topic_draft = text if is_kept and text != self._old_topic else ""
+            if holds_focus(self.topic.frame):  # what is typed next was not meant for everyone
+                self.room.canvas.focus_set()
+            set_floating(self.topic.frame, False)
+            self.room.redraw()
+        return True
+
+    def _leave_topic(self) -> None:
+        """Close an unchanged field for the topic, unless the whole window has lost the focus."""
+        if self.topic.get() == self._old_topic and not holds_focus(self.topic.frame):
+            self.close_topic()
+
+    def _save_topic(self) -> str:
+        chat, room, text = self._window.chat, self.transcript.conversation, self.topic.get()
+        if text != self._old_topic:
+            topic = protocol.clean(text, protocol.MAX_TOPIC)
+            self._window.do(chat.send_command, "TOPIC", room.name, topic)
+        self.close_topic(is_kept=not chat.can_set_topic(room))
+        self.focus_composer()
+        return "break"
 
     def _topic_tip(self) -> str:
-        chat = self._window.chat
-        return "Click to change the topic" if chat.can_set_topic(chat.current) else ""
+        chat, is_open = self._window.chat, bool(self.topic.frame.winfo_manager())
+        can_click = not is_open and chat.can_set_topic(chat.current)
+        return "Click to change the topic" if can_click else ""
 
     def link_at(self, index: str) -> str:
         """Return the address of the link at an index of the transcript, "" for none."""
@@ -7519,6 +7560,10 @@ class ChatView:
 
     def _draw_room(self, row: Drawing) -> None:
         chat, conversation = self._window.chat, self._window.chat.current
+        if self.topic.frame.winfo_manager():
+            hint = "Topic of %s. Enter saves, Esc cancels" % conversation.name
+            row.text(hint, "muted", "small", dy=-17)
+            return
         sign = "# " if conversation.kind == CHANNEL else ""
         row.text(sign + conversation.title, "text", "room", dy=-9)
         topic = conversation.topic
@@ -7985,6 +8030,7 @@ DURATIONS = {"For 10 minutes": "10m", "For an hour": "1h", "Until you lift it": 
 class Questions:
     """The questions of the window: sheets to choose from, and questions in the banner."""
 
+    CLOSE = "Close Hubbub?"  # the beginning of that question
     HOST_CLOSE = "You are leaving. Should the chat go on without you?"
 
     def __init__(self, window: "Window") -> None:
@@ -8071,18 +8117,6 @@ class Questions:
             return text_row(None, rule if words else hint)
 
         self._ask_words("Password of " + room.name, text, row, "The password", key)
-
-    def ask_topic(self, room: Conversation) -> None:
-        """Ask for the topic of a room; none removes it."""
-        before = join_surrogates(self._window.look.encode(room.topic)).strip()  # as in the field
-
-        def row(words: str) -> Row:
-            command = ("TOPIC", room.name, protocol.clean(words, protocol.MAX_TOPIC))
-            action = "Set the topic" if words else "Remove the topic"
-            return text_row(command if words != before else None, action)
-
-        text = "Everyone sees it above the messages."
-        self._ask_words("Topic of " + room.name, text, row, "The topic", before)
 
     def ask_name(self) -> None:
         """Ask for another name of the user."""
@@ -8180,9 +8214,7 @@ class Questions:
         words += ["You have %s to %s." % (what, listed)] if names else []
         return " ".join(words)
 
-    def ask_close(
-        self, close: Action, question: str = "Close Hubbub?", is_always: bool = False
-    ) -> None:
+    def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
         """Ask before messages are lost, or always."""
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
@@ -8655,6 +8687,7 @@ class Window:
         self._quit_message = QUIT
         self._server = ""  # to which the user connected last, as they wrote it
         self._wanted: Optional[str] = None  # the nickname that the user has asked for, folded
+        self._ask_at = 0.0  # when closing asks about messages without an echo; 0 for never
         self.notifier = Notifier(root, self.look.system)
         self.menus, self.questions = Menus(self), Questions(self)
         self.keys = Keys(self)
@@ -8703,14 +8736,21 @@ class Window:
             self.connect_view.submit()
 
     def close(self, quit_message: Message = QUIT) -> None:
-        """Send QUIT and end; if messages would be lost, ask first, but not twice. Idempotent."""
+        """Send QUIT and end; if messages would be lost, ask first, but not twice. Idempotent.
+
+        While connected, echoes that are on their way are waited for.
+        """
         self._quit_message = quit_message
+        is_asked = self.questions.question.startswith(Questions.CLOSE)
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif self.is_chatting and self.questions.losses():
-            self.questions.ask_close(self._end)
-        else:
+        elif not (self.is_chatting and self.questions.losses()):
             self._end()
+        elif self.chat.unsent and self.chat.session.is_settled and not (self._ask_at or is_asked):
+            self._ask_at = time.monotonic() + ECHO_TIME
+        else:
+            self._ask_at = 0.0
+            self.questions.ask_close(self._end)
 
     def _end_both(self) -> None:
         self.hosting.end_chat()
@@ -8883,6 +8923,9 @@ class Window:
                 self.show_bars()
             else:
                 self.connect_view.poll(time.monotonic())
+            is_echoed = not self.chat.unsent or time.monotonic() > self._ask_at
+            if self._ask_at and is_echoed:
+                self.close(self._quit_message)
         finally:  # whatever happened, the window lives on
             if self.root is not None:
                 self.root.after(delay, self._poll)
@@ -9035,6 +9078,7 @@ class Window:
         view, sheet = self.chat_view, self.questions.sheet
         parts = [
             (sheet.frame if sheet is not None else view.banner.frame, self.questions.cancel),
+            (view.topic.frame, lambda: holds_focus(view.topic.frame) and view.close_topic()),
             (view.composer.frame, view.composer.cancel),
             (view.transcript.frame, lambda: view.transcript.choose(None)),
             (view.composer.frame, lambda: view.reply(None)),

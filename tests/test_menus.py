@@ -315,10 +315,13 @@ def test_typing_at_a_button_of_the_head_goes_to_the_box(settled, desktop, name):
     assert len(pressed) == 2
 
 
-def test_typing_at_the_topic_goes_to_the_box(settled):
-    settled.chat_view.room.canvas.focus_force()
+def test_typing_after_the_topic_goes_to_the_box(settled):
+    """Esc in the topic's field leads to the topic, where no text is expected."""
+    settled.chat_view.edit_topic()
+    settled.press("Escape", settled.chat_view.topic.text)
+    assert settled.has_focus(settled.chat_view.room.canvas) and settled.topic is None
     settled.type("hi", "<space>", "all")
-    assert (settled.draft, settled.sheet) == ("hi all", None)
+    assert (settled.draft, settled.topic) == ("hi all", None)
 
 
 def test_people_over_the_chat_are_for_the_keyboard(settled, desktop):
@@ -447,7 +450,7 @@ def test_tip_goes_when_the_user_goes_on(settled, desktop, monkeypatch, way):
         menu.unpost()
 
 
-@pytest.mark.parametrize("place", ["search", "sheet", "announcement", "banner", "people"])
+@pytest.mark.parametrize("place", ["topic", "search", "sheet", "announcement", "banner", "people"])
 def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypatch, place):
     """Also in what is made later, such as the button of an announcement."""
     monkeypatch.setattr(Tip, "DELAY", 20)
@@ -455,9 +458,11 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     window.chat.announce("Announcement by bob: books away")
     window.chat.current.removal = "You were removed"
     window.show_bars()
-    actions = {"search": view.search_bar.open, "sheet": window.questions.go_to}
+    actions = {"topic": view.edit_topic, "search": view.search_bar.open}
+    actions["sheet"] = window.questions.go_to
     actions.get(place, lambda: None)()
     focus = {
+        "topic": lambda: view.topic.text,
         "search": lambda: view.search_bar.field.text,
         "sheet": lambda: settled.sheet.field.text,
         "announcement": lambda: view.announcement.buttons[0],
@@ -474,6 +479,15 @@ def test_keys_hide_tips_and_do_their_work_everywhere(settled, desktop, monkeypat
     desktop.pump(lambda: not settled.tip)
     settled.type("<F1>")
     desktop.pump(lambda: settled.sheet is not None and settled.sheet.list.rows[0].is_caption)
+
+
+def test_topic_that_is_edited_promises_no_click(settled, desktop, monkeypatch):
+    monkeypatch.setattr(Tip, "DELAY", 20)
+    view = settled.chat_view
+    point_at(settled, view.room.canvas)
+    desktop.pump(lambda: settled.tip == "Click to change the topic")
+    view.edit_topic()
+    assert view._topic_tip() == ""
 
 
 @pytest.mark.parametrize("length", [40, 41])

@@ -503,23 +503,27 @@ def test_reply_ends_with_the_text_that_is_deleted(alice, desktop, hub):
 # Esc
 
 
-@pytest.mark.parametrize("order", [("search", "password"), ("password", "search")])
-def test_escape_is_for_the_part_with_the_focus(anna, desktop, hub, order):
-    """The other that is open stays."""
+@pytest.mark.parametrize("first", ["topic", "search", "password"])
+def test_escape_is_for_the_part_with_the_focus(anna, desktop, hub, first):
+    """Here for each of three that are open; the others stay."""
     view = anna.chat_view
     anna.press("Control-f", anna.box)
     anna.type("words")
     log_in(anna, "s3cret")
+    view.edit_topic()
+    anna.type("a topic")
     fields = {
+        "topic": (lambda: view.topic.text, lambda: anna.topic is not None),
         "search": (lambda: view.search_bar.field.text, lambda: view.search_bar.is_open),
         "password": (lambda: view.composer.hidden, lambda: hidden(anna) is not None),
     }
+    order = [first, *(name for name in ("search", "password", "topic") if name != first)]
     for count, name in enumerate(order, 1):
         fields[name][0]().focus_force()
         desktop.update()
         anna.type("<Escape>")
         assert [is_open() for _, is_open in map(fields.get, order)] == [
-            place > count for place in (1, 2)
+            place > count for place in (1, 2, 3)
         ]
 
 

@@ -183,6 +183,11 @@ def test_rooms_and_the_sender_of_a_line_are_reached_by_key(alice, desktop, room,
     assert alice.menu[0] == "Reply" and len(alice.menu) == 3 + client.MAX_OFFERED
 
 
+def edit_topic(alice, desktop):
+    alice.chat_view.edit_topic()
+    desktop.pump(lambda: alice.has_focus(alice.chat_view.topic.text))
+
+
 def topics_set_by(alice, room):
     """Return the topics that Alice has set, as Bob has heard it up to now."""
     alice.say("done")
@@ -197,7 +202,7 @@ def click_on(person, widget):
 
 
 @pytest.mark.parametrize("way", ["click", "menu", "<Return>", "<space>"])
-def test_topic_is_changed_in_a_sheet(alice, desktop, way):
+def test_topic_is_changed_in_place(alice, desktop, way):
     view = alice.chat_view
     alice.write("a draft")
     if way == "click":
@@ -208,34 +213,150 @@ def test_topic_is_changed_in_a_sheet(alice, desktop, way):
     else:
         view.room.canvas.focus_force()
         alice.type(way)
-    desktop.pump(lambda: alice.sheet is not None and alice.has_focus(alice.sheet.field.text))
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    desktop.pump(lambda: alice.drawn(view.room) == ["Topic of #lobby. Enter saves, Esc cancels"])
     alice.type("Tests on Monday", "<Return>")
     alice.sees("[SERVER]: alice set the topic: Tests on Monday")
-    assert alice.sheet is None and alice.has_focus(alice.box) and alice.draft == "a draft"
+    assert alice.topic is None and alice.has_focus(alice.box) and alice.draft == "a draft"
     desktop.pump(lambda: "Tests on Monday" in alice.drawn(view.room))
-    view.edit_topic()
-    assert (alice.sheet.words, rows(alice)) == ("Tests on Monday", ["Set the topic"])
-    desktop.pump(lambda: alice.has_focus(alice.sheet.field.text))
-    alice.type("<BackSpace>")
-    desktop.pump(lambda: rows(alice) == ["Remove the topic"])
-    alice.type("<Return>")
+    for _ in range(2):
+        edit_topic(alice, desktop)
+        assert alice.topic == "Tests on Monday"
+        alice.type("Tests on Tuesday", "<Escape>", "private")
+        assert alice.topic is None and alice.has_focus(view.room.canvas)
+        assert alice.draft == "a draft"
+    edit_topic(alice, desktop)
+    alice.type("<BackSpace>", "<Return>")
     alice.sees("[SERVER]: alice cleared the topic")
+    assert "Tuesday" not in str(alice.lines)
 
 
 def test_unchanged_topic_is_not_set(alice, desktop, room):
     """Not even if another user has changed it in the meantime."""
     alice.chat_view.open("#maths")
     alice.sees("[SERVER]: alice joined #maths")
-    desktop.pump(lambda: alice.window.chat.current.topic)
-    alice.chat_view.edit_topic()
-    assert alice.sheet.words == "Fractions, page 12"
-    desktop.pump(lambda: alice.has_focus(alice.sheet.field.text))
+    edit_topic(alice, desktop)
+    assert alice.topic == "Fractions, page 12"
     room.bob.send("TOPIC #maths :Fractions, page 13")
     alice.sees("[SERVER]: bob set the topic: Fractions, page 13")
     alice.type("<End>", "x", "<BackSpace>", "<Return>")
-    assert alice.sheet is not None
-    alice.type("<Escape>")
+    assert alice.topic is None and alice.has_focus(alice.box)
     assert topics_set_by(alice, room) == []
+
+
+@pytest.mark.parametrize("way", ["click", "<Tab>", "<shift+Tab>", "<F6>", "<F1>", "<ctrl+r>"])
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_topic_that_is_left_stays_if_it_is_changed(alice, desktop, room, way, is_changed):
+    room.bob.send("PRIVMSG #lobby :hello")
+    alice.sees("[bob]: hello")
+    view = alice.chat_view
+    edit_topic(alice, desktop)
+    alice.type("Tests", *(["<Return>"] if not is_changed else []))
+    if not is_changed:
+        alice.sees("[SERVER]: alice set the topic: Tests")
+        edit_topic(alice, desktop)
+    click_on(alice, alice.text) if way == "click" else alice.type(way)
+    desktop.pump(lambda: not alice.has_focus(view.topic.text))
+    desktop.update()
+    assert alice.topic == ("Tests" if is_changed else None)
+    if alice.sheet is not None:
+        alice.type("<Escape>")
+    alice.box.focus_force()
+    alice.type("<Escape>")  # is not for the topic
+    assert alice.topic == ("Tests" if is_changed else None)
+    click_on(alice, view.topic.text) if is_changed else edit_topic(alice, desktop)
+    desktop.pump(lambda: alice.has_focus(view.topic.text))
+    alice.type("<Escape>")
+    assert alice.topic is None and alice.has_focus(view.room.canvas)
+    edit_topic(alice, desktop)
+    assert alice.topic == ("" if is_changed else "Tests")
+    assert topics_set_by(alice, room) == ([] if is_changed else ["Tests"])
+
+
+def test_topic_takes_the_focus_at_once(alice, desktop):
+    """Not later, from the part that has it by then."""
+    alice.chat_view.edit_topic()
+    alice.chat_view.focus_composer()
+    desktop.pump(lambda: alice.topic is None)
+    assert alice.has_focus(alice.box)
+
+
+def test_topic_is_not_left_for_its_menu_or_another_program(alice, desktop):
+    edit_topic(alice, desktop)
+    text = alice.chat_view.topic.text
+    with desktop.elsewhere(alice, text):
+        desktop.update()
+        assert alice.topic == ""
+    text.focus_force()
+    text.event_generate("<<ContextMenu>>")
+    desktop.pump(alice.window.menus.menu.winfo_viewable)
+    alice.type("<Escape>")  # closes the menu alone
+    assert "Paste" in alice.menu and alice.topic == ""
+    desktop.pump(lambda: alice.root.focus_get() is text)
+    alice.box.focus_force()
+    desktop.pump(lambda: alice.topic is None)
+
+
+@pytest.mark.parametrize("way", ["<alt+Up>", "click"])
+def test_changed_topic_is_kept_for_its_own_room(alice, desktop, way):
+    """The field does not open itself; after Esc, nothing is kept."""
+    view = alice.chat_view
+    view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    edit_topic(alice, desktop)
+    alice.type("Tests")
+    if way == "click":
+        alice.box.focus_force()
+        view.select_nth(1)
+    else:
+        alice.type(way)
+    assert alice.topic is None and alice.window.chat.current.name == "#lobby"
+    desktop.pump(lambda: alice.has_focus(alice.box))
+    edit_topic(alice, desktop)
+    assert alice.topic == ""
+    alice.type("<ctrl+z>", "<alt+Down>")  # nothing is undone that was in another room
+    assert alice.topic is None and alice.has_focus(alice.box)
+    view.open("#lobby")
+    assert view.transcript.conversation.topic_draft == ""
+    for kept, topic in (("Tests", "Fractions, page 12"), ("Fractions, page 12",) * 2):
+        view.open("#maths")
+        edit_topic(alice, desktop)
+        assert alice.topic == kept and alice.window.chat.current.topic == topic
+        alice.type("<Escape>")
+        assert alice.topic is None
+
+
+def test_topic_that_can_no_longer_be_set_is_kept(alice, desktop, room):
+    view = alice.chat_view
+    view.open("#maths")
+    alice.sees("[SERVER]: alice joined #maths")
+    edit_topic(alice, desktop)
+    alice.type("Tests")
+    room.bob.send("MODE #maths +t")
+    desktop.pump(lambda: "t" in alice.window.chat.current.flags)
+    alice.type("<Return>")
+    assert alice.topic is None
+    alice.sees("[SERVER]: Only operators of #maths may do that.")
+    view.edit_topic()
+    assert alice.topic is None and "Change the topic…" not in alice.menu
+    room.bob.send("MODE #maths -t")
+    desktop.pump(lambda: "t" not in alice.window.chat.current.flags)
+    edit_topic(alice, desktop)
+    assert alice.topic == "Tests"
+
+
+@pytest.mark.parametrize("zoom", client.ZOOMS)
+def test_words_above_the_topic_have_room(alice, desktop, zoom):
+    view, look = alice.chat_view, alice.window.look
+    look.change(look.theme, zoom)
+    edit_topic(alice, desktop)
+    canvas, field = view.room.canvas, view.topic.frame
+    desktop.pump(lambda: len(alice.drawn(view.room)) == 1)
+    desktop.update()
+    (words,) = [item for item in canvas.find_all() if canvas.type(item) == "text"]
+    _, top, _, bottom = canvas.bbox(words)
+    above, below = field.winfo_rooty() - canvas.winfo_rooty(), field.winfo_height()
+    assert top >= 4 and bottom <= above and above + below < canvas.winfo_height()
 
 
 def test_click_beside_keeps_a_sheet_that_asks_for_words(alice, desktop):
@@ -286,7 +407,7 @@ def test_topic_is_not_offered_to_those_who_may_not_set_it(alice, desktop):
     view = alice.chat_view
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
-    assert alice.sheet is None
+    assert alice.topic is None
     assert "Change the topic…" not in alice.menu
 
 
@@ -297,7 +418,7 @@ def test_topic_of_the_lobby_is_not_offered_once_the_server_has_an_operator(alice
     alice.sees("[SERVER]: The server now lets only operators set the topic of #lobby")
     desktop.pump(lambda: "No topic" in alice.drawn(view.room))
     view.room.canvas.event_generate("<Button-1>")
-    assert "Change the topic…" not in alice.menu and alice.sheet is None
+    assert "Change the topic…" not in alice.menu and alice.topic is None
     alice.window.do(alice.window.chat.send_command, "OPER", "root", "open sesame")
     desktop.pump(lambda: "No topic. Click to set one" in alice.drawn(view.room))
 

@@ -443,6 +443,12 @@ class Person:
         return " ".join(str(tip.cget("text")) for tip in tips)
 
     @property
+    def topic(self):
+        """The text in the field over the topic; None if there is no field."""
+        field = self.chat_view.topic
+        return field.get() if field.frame.winfo_manager() else None
+
+    @property
     def sheet(self):
         return self.window.questions.sheet
 
