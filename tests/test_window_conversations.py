@@ -244,16 +244,20 @@ def test_closing_asks_before_unsent_messages_are_lost(alice, desktop, hub):
 CLOSE = "Close Hubbub? %s not been sent yet, and would be lost."
 
 
-def test_closing_asks_if_the_server_hangs(alice, desktop):
-    """Each time that the user closes the window."""
+def test_closing_asks_if_the_server_hangs(alice, desktop, monkeypatch):
+    """Only for what has no echo after a while, and each time that the user closes the window."""
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
     for text, words in (("one", "1 message has"), ("two", "2 messages have")):
         alice.say(text)
         alice.close()
+        assert alice.banner == "" and alice.window.root is not None
         desktop.pump(lambda words=words: alice.banner == CLOSE % words)
         alice.press("Return")  # "Stay" has the focus
         assert alice.banner == ""
     alice.close()
-    desktop.pump(lambda: alice.banner == CLOSE % "2 messages have")
+    alice.close()
+    desktop.update()
+    assert alice.banner == CLOSE % "2 messages have"
     assert alice.window.root is not None
     alice.close()
     assert alice.window.root is None
@@ -403,6 +407,7 @@ def test_question_about_a_draft_ends_with_the_draft(alice, desktop):
 @pytest.mark.parametrize("what", ["draft", "unsent", "/quit"])
 def test_held_key_does_not_answer_the_question_that_it_asks(alice, desktop, monkeypatch, what):
     """Nor does it later, after it was let go."""
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
     monkeypatch.setattr(client, "REPEAT_TIME", TIMEOUT)
     if what == "unsent":
         alice.say("half of a")
@@ -414,14 +419,25 @@ def test_held_key_does_not_answer_the_question_that_it_asks(alice, desktop, monk
             alice.say(what)
         else:
             alice.press("Control-q")
-    desktop.pump(lambda: alice.banner.startswith("Close Hubbub?"))
+    desktop.pump(lambda: not alice.window._ask_at)
+    assert alice.banner.startswith("Close Hubbub?")
     assert alice.has_focus(alice.chat_view.banner.buttons[-1]) or what == "/quit"
     monkeypatch.setattr(client, "REPEAT_TIME", 0)
     alice.press("Control-q", alice.box)
     assert alice.window.root is None
 
 
-def test_late_echo_ends_the_question_but_not_the_program(alice, desktop, hub):
+def test_closing_waits_for_echoes_that_are_on_their_way(alice, desktop, hub, monkeypatch):
+    monkeypatch.setattr(client, "ECHO_TIME", TIMEOUT)
+    monkeypatch.setattr(client.Questions, "ask_close", None)
+    alice.say("one")
+    alice.close()
+    echo(hub, "one")
+    desktop.pump(lambda: alice.window.root is None)
+
+
+def test_late_echo_ends_the_question_but_not_the_program(alice, desktop, hub, monkeypatch):
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
     alice.say("one")
     alice.close()
     desktop.pump(lambda: alice.banner == CLOSE % "1 message has")
@@ -450,7 +466,8 @@ def test_question_ends_with_its_reason(tea, desktop, hub, end, banner, title):
     assert tea.draft == ""
 
 
-def test_title_shows_a_lost_connection_behind_a_question(alice, desktop, hub):
+def test_title_shows_a_lost_connection_behind_a_question(alice, desktop, hub, monkeypatch):
+    monkeypatch.setattr(client, "ECHO_TIME", 0.1)
     alice.say("one")
     alice.close()
     desktop.pump(lambda: alice.banner == CLOSE % "1 message has")
