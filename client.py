@@ -33,7 +33,8 @@ Guarantees:
   state, `Entry.delivery`, which only the Outbox changes: QUEUED, IN_FLIGHT, SENT. When the
   connection is lost, messages in flight are UNCERTAIN until the history has them (SENT), or is
   complete without them (QUEUED again); if neither is certain, they are UNKNOWN and the user
-  decides. So does the user on private ones that have waited, unless the session is resumed.
+  decides. A private message that has waited is sent only if WHOIS shows that its recipient is
+  still the same user; otherwise it is REFUSED, and the user decides, too.
 - Text from the network is made safe to show once, in the receive thread.
 - Passwords are never shown, logged or kept in a file.
 
@@ -206,8 +207,8 @@ BATCH_TIME = 0.005  # seconds that handling them may take
 SWITCH_TIME = 0.001  # seconds that another thread may keep Tk from coming back to Python
 MAX_OFFERED = 8  # links, and rooms, of a line in its menu
 MANY_LINES = 20  # of a paste; for more the user is asked
-REPEAT_TIME = 0.8  # seconds from press to press in which a key may only be held
 ECHO_TIME = 1.0  # seconds for which closing waits for echoes before it asks
+REPEAT_TIME = 0.8  # seconds; presses that follow each other faster may be a key that is held
 
 
 # Events
@@ -952,7 +953,7 @@ class Conversation:
         self.seen_since = 0.0  # when all news were first seen in a channel; 0 if they are not
         self.new_count = 0
         self.draft = self.topic_draft = ""
-        self.asked: Optional[Entry] = None  # the private line under which the draft was begun
+        self.draft_question: Optional[Entry] = None  # the private line that it may answer
         self.reply_to: Optional[Entry] = None  # what the next text here replies to
         self.level = MENTIONS
         self.hides_joins = False  # joins and leaves are not shown
@@ -1493,11 +1494,6 @@ class Chat:
         kept = (c for c in self.conversations if c.kind != CONSOLE)
         return [c.name for c in kept if c.membership in (JOINED, REJOINING)]
 
-    @property
-    def reply_to(self) -> Optional[Entry]:
-        """The entry that the next text in the conversation in view replies to."""
-        return self.current.reply_to
-
     def conversation_named(self, name: str) -> Optional[Conversation]:
         """Return the channel or private conversation of this name."""
         folded = protocol.casefold(name)
@@ -1612,14 +1608,6 @@ class Chat:
         """
         self._run_lines(split_lines(text), "")
 
-    def submit_seen(self, text: str) -> None:
-        """Submit a text, unless it has "/reply": it is the rest then, with the recipient's name."""
-        named = name_recipient(self, text)
-        if named == text:
-            self.submit(text)
-        else:
-            self.outcome.rest = named
-
     def _run_lines(self, lines: List[str], recipient: str) -> None:
         for index, line in enumerate(lines):
             sent = len(self.outcome.send)
@@ -1712,7 +1700,7 @@ class Chat:
             elif text.startswith("/"):
                 text = "/" + text
             if is_here:
-                self.reply(self.current.quoted(entry) or self.reply_to)
+                self.reply(self.current.quoted(entry) or self.current.reply_to)
             self.outcome.rest = text
             self.discard(entry)
 
@@ -1768,7 +1756,7 @@ class Chat:
             self.answer(_NOT_CONNECTED)
 
     def reply(self, entry: Optional[Entry]) -> None:
-        """Make the next text to its conversation a reply to an entry, or (None) to none."""
+        """Make the next text in the conversation in view a reply to an entry, or (None) to none."""
         self.current.reply_to = entry
         self.change(HEADER)
 
@@ -1781,7 +1769,7 @@ class Chat:
             self.unmark(self.current)
 
     def mark_seen(self, is_in_view: Callable[[Entry], bool]) -> None:
-        """Count private conversations as read whose news stay before the user in a channel."""
+        """Count a private conversation as read once its news have stayed in view in a channel."""
         for private in (c for c in self.conversations if c.unread and c.kind == PRIVATE):
             news = [e for e in private.entries[-RECENT:] if not e.is_own][-private.unread :]
             is_seen = self._has_focus and bool(news) and all(map(is_in_view, news))
@@ -2716,7 +2704,6 @@ _UNDELIVERED = frozenset("401 403 404 407 411 412 477 486 531".split())
 # Numerics that refuse JOIN; some of them refuse PART too
 _NOT_JOINED = "403 405 437 470 471 473 474 475 476 477 479 480 489 520".split()
 BANNED, NEEDS_KEY, FINAL = "474", "475", ("403", "474", "476", "479")
-INVITATIONS = ("INVITE", "336")
 _IGNORABLE = frozenset(["PRIVMSG", "NOTICE", "INVITE"])  # nothing from users that are ignored
 
 Handler = Callable[[Chat, Message], None]
@@ -3132,7 +3119,7 @@ def _on_logged_in(chat: Chat, message: Message) -> None:
 
 
 def _on_login_refused(chat: Chat, message: Message) -> None:
-    """904 and 905: have the password of a login that was typed asked for again."""
+    """904 and 905: give the command back without its password, which is asked for again."""
     chat.show(message, chat.current)
     login, chat.pending_login = chat.pending_login, None
     line = chat.describe(message)
@@ -3267,7 +3254,7 @@ def _begin_reply(chat: Chat, text: str) -> str:
 
     So it is understood by users whose program shows no replies.
     """
-    line = chat.reply_to.line if chat.reply_to is not None else None
+    line = chat.current.reply_to.line if chat.current.reply_to is not None else None
     if line is None or line.kind != FROM_OTHERS or _names(line.nickname, text):
         return text
     return "%s: %s" % (line.nickname, text)
@@ -3307,7 +3294,7 @@ def _check(chat: Chat, verb: str, messages: List[Message], joined: str = "") -> 
 def _send(chat: Chat, message: Message) -> None:
     """Send a message of the user's, and show at once what comes of it."""
     if message.command == "PRIVMSG":
-        recipient, replied = chat.conversation_named(message.params[0]), chat.reply_to
+        recipient, replied = chat.conversation_named(message.params[0]), chat.current.reply_to
         if replied is not None and recipient is not None:
             home = chat.reply_conversation(replied)
             if recipient is home:
@@ -3404,7 +3391,7 @@ _SECRET_DRAFT = re.compile(r" *(/(?:register|login +\S+) ) *(.*)\Z", re.IGNORECA
 
 
 class Notice(NamedTuple):
-    """Words about where a draft goes, and their icon; "" for plainly to what is in view."""
+    """Words about where a draft goes, and their icon; "" if that is plainly what is in view."""
 
     words: str = ""
     icon: str = "lock"
@@ -3413,7 +3400,7 @@ class Notice(NamedTuple):
 
 
 def describe_draft(chat: Chat, draft: str) -> Notice:
-    """Return the notice of a draft; that of a password is its command."""
+    """Return the notice of a draft; for a password that is asked for, of its command."""
     if split_secret(draft)[0]:
         return _describe_password(chat, *split_secret(draft))
     names, here = _recipients(chat, draft), chat.current
@@ -3426,7 +3413,7 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
         return Notice("No one called “%s” is here. %s" % (absent, _guess(chat, absent)), "warn")
     if strangers or len(ways) > 1:
         return Notice(way, "warn")
-    entry, name = chat.reply_to, "".join(names) or here.name
+    entry, name = chat.current.reply_to, "".join(names) or here.name
     home = chat.address_of(entry).strip("@ ") or here.name
     if entry is not None and protocol.casefold(name) == protocol.casefold(home):
         if home != here.name:
@@ -3442,7 +3429,7 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
 
 def _describe_public(chat: Chat, draft: str, way: str, replied: Optional[Entry]) -> Notice:
     """Return the notice of a draft to the room, which may be meant for a single user."""
-    asked = replied or private_question(chat) or chat.current.asked
+    asked = replied or private_question(chat) or chat.current.draft_question
     found = re.findall(r"(?<!\w)@([^\s:,.;!?()]+)", draft)
     named = {protocol.casefold(name) for name in found if chat.presence(name) != OFFLINE}
     other = protocol.casefold(chat.address_of(asked)[1:-1])
@@ -3468,7 +3455,7 @@ def _describe_way(name: str, is_stranger: bool) -> str:
 
 
 def _recipients(chat: Chat, draft: str) -> List[str]:
-    """Return all to whom the lines of a draft go, up to a line that is refused: see _WAYS."""
+    """Return the recipients of a draft's lines, up to a line that is refused; see also _WAYS."""
     found, recipient = [], ""
     for line in split_lines(draft + "…") if draft.strip() else []:  # what is begun has text, too
         try:
@@ -3494,7 +3481,7 @@ def _first_absent(chat: Chat, names: Iterable[str]) -> str:
 def private_question(chat: Chat) -> Optional[Entry]:
     """Return the last private line in the room in view, unless that is answered elsewhere.
 
-    Its other user is here. It is looked for up to the user's last line to all.
+    Lines whose other user is not here do not count, nor those above the user's last line to all.
     """
     for entry in itertools.islice(reversed(chat.current.entries), RECENT):
         home = chat.reply_conversation(entry)
@@ -3516,7 +3503,8 @@ def is_unfinished(draft: str) -> bool:
 def follow_draft(chat: Chat, draft: str) -> None:
     """Keep, as long as a draft has text, the private line that it may be meant for."""
     here = chat.current
-    here.asked = (private_question(chat) or here.asked) if draft.strip() else None
+    question = private_question(chat) or here.draft_question
+    here.draft_question = question if draft.strip() else None
 
 
 def next_reply(chat: Chat, draft: str) -> Optional[Entry]:
@@ -3525,7 +3513,7 @@ def next_reply(chat: Chat, draft: str) -> Optional[Entry]:
     Text in the draft keeps its readers, unless its notice offers to answer privately.
     """
     entries = [e for e in chat.current.shown if chat.can_reply(e) and not e.is_own]
-    present, offered = chat.reply_to, describe_draft(chat, draft).entry
+    present, offered = chat.current.reply_to, describe_draft(chat, draft).entry
     if draft.strip() not in ("", chat.address_of(present).strip()):
         homes = list(map(chat.conversation_named, _recipients(chat, draft)))
         entries = [e for e in entries if e is offered or [chat.reply_conversation(e)] == homes]
@@ -6962,12 +6950,16 @@ class ConnectView:
 
     def submit(self) -> None:
         """Connect with what the fields say, or cancel the attempt that is under way."""
+        texts = {field: entry.get().strip() for field, entry in self.fields.items()}
+        name, server = protocol.normalize(texts[NAME]), texts[SERVER]
+        error = protocol.nickname_error(name)
         if self.is_busy:
             self._window.cancel()
+        elif error:
+            self.show_error(NAME, error)
         elif self.is_hosting:
-            self._window.hosting.start(self.fields[NAME].get(), self.fields[NETWORK].get().strip())
+            self._window.hosting.start(texts[NETWORK])
         else:
-            name, server = (self.fields[name].get().strip() for name in (NAME, SERVER))
             if server != self._password_server:  # no other server gets to see it
                 self._set(PASSWORD, "")
             self._window.connect(name, server, get_line(self.fields[PASSWORD]))
@@ -7292,7 +7284,6 @@ class ChatView:
         self.composer.rewrite = lambda draft: name_recipient(window.chat, draft)
         self.composer.notice.bind("<Button-1>", self._on_notice)
         self.composer.answer.configure(command=self._answer)
-        Tip(self.composer.answer, look, self._answer_tip)
         self.composer.ask_paste = window.questions.ask_paste
         frames = [self.banner.frame, self.invitation.frame, self.announcement.frame]
         frames.append(self.search_bar.frame)
@@ -7395,12 +7386,17 @@ class ChatView:
         self.composer.text.focus_set()
 
     def submit(self, text: str) -> str:
-        """Send or run what was typed; return the lines from the first that was refused on."""
-        lines = text.split("\n")
+        """Send or run what was typed; return the lines from the first that was refused on.
+
+        A "/reply" whose recipient the box has not named comes back with the name.
+        """
+        named, lines = name_recipient(self._window.chat, text), text.split("\n")
         commands = [missing_password(self._window.chat, line) for line in lines]
         if any(commands):  # the message box asks for it
             return "\n".join(command or line for command, line in zip(commands, lines))
-        self._window.do(self._window.chat.submit_seen, text)
+        if named != text:
+            return named
+        self._window.do(self._window.chat.submit, text)
         rest = self._window.chat.outcome.rest
         if self._window.root is not None:
             self.transcript.show_end()
@@ -7444,7 +7440,7 @@ class ChatView:
         To a private entry in a room, it begins with "@name ", until another is chosen. What is
         written privately is not made public by that.
         """
-        replied = self._window.chat.reply_to
+        replied = self._window.chat.current.reply_to
         before, after = map(self._window.chat.address_of, (replied, entry))
         self._window.do(self._window.chat.reply, entry)
         draft = self.composer.get()
@@ -7483,23 +7479,14 @@ class ChatView:
         follow_draft(self._window.chat, draft)
         return describe_draft(self._window.chat, draft)
 
-    def _offered(self) -> Optional[Entry]:
-        """Return the private entry that the draft's notice offers to answer."""
-        return describe_draft(self._window.chat, self.composer.get()).entry
-
     def _answer(self) -> None:
-        """Address the draft to the user of that entry, as a reply unless it is our own."""
-        entry = self._offered()
+        """Answer privately, as the draft's notice offers; only another's entry is replied to."""
+        entry = describe_draft(self._window.chat, self.composer.get()).entry
         if entry is not None and entry.is_own:
             self.composer.set(self._window.chat.address_of(entry) + self.composer.get())
             self.focus_composer()
         else:
             self.reply(entry)
-
-    def _answer_tip(self) -> str:
-        chat, entry, key = self._window.chat, self._offered(), key_name("Ctrl+R", self._look.system)
-        words = "Put %sbefore what you have written" % chat.address_of(entry)
-        return words + "   " + key if next_reply(chat, self.composer.get()) is entry else words
 
     def jump_to_end(self) -> None:
         self.transcript.show_end()
@@ -7596,16 +7583,11 @@ class ChatView:
         return "break"
 
     def _on_enter(self, event: "TkEvent") -> str:
-        """Send the chosen line again if it has failed, or follow it; else open its menu."""
+        """Send the chosen line again if it has failed, or follow its link; else open its menu."""
         entry = self.transcript.cursor
         links = links_of(entry) if entry is not None else []
-        rooms = (
-            _ROOM.findall(entry.text) if entry is not None and entry.answer in INVITATIONS else []
-        )
         if entry is not None and entry.delivery in FAILED:
             self.settle("retry", entry)
-        elif entry is not None and rooms:
-            self.open(rooms[-1])
         elif len(links) == 1:
             open_link(links[0])
         elif entry is not None:
@@ -7666,7 +7648,7 @@ class ChatView:
         return describe_pin(self._window.chat.session.pin) + "   F2"
 
     def toggle_people(self) -> None:
-        """Show the people, or hide them; where they take room, the keyboard goes there, too."""
+        """Show the people, or hide them; in a narrow window, the keyboard goes there, too."""
         self._shows_people[self._is_roomy] = not self._shows_people[self._is_roomy]
         self._lay_out()
         if self._shows_people[False] and not self._is_roomy:
@@ -7674,7 +7656,7 @@ class ChatView:
             self.people.list.canvas.focus_set()
 
     def close_people(self) -> bool:
-        """Hide the people if they cover the chat, or take its room and have the focus."""
+        """In a narrow window, hide the people if they cover the chat or have the focus."""
         people, can_close = self.people.frame, self._shows_people[False] and not self._is_roomy
         can_close = can_close and (people.winfo_manager() == "place" or holds_focus(people))
         if can_close:
@@ -7827,7 +7809,7 @@ class Menus:
             None,
             (ignore[0], lambda: view.submit("/%s %s" % (ignore[1], name))),
             *self._moderation(name),
-            *[None][: len(rooms)],
+            *([None] if rooms else []),
             *(("Invite to " + room, functools.partial(invite, room)) for room in rooms),
         ]
         return self._open(entries, spot)
@@ -8095,10 +8077,7 @@ class Questions:
     """The questions of the window: sheets to choose from, and questions in the banner."""
 
     CLOSE = "Close Hubbub?"  # the beginning of that question
-    HOST_CLOSE = (  # when others are there, and when nobody else is
-        "You are leaving. Should the chat go on for the others?",
-        "Nobody else is here now. Should the chat go on?",
-    )
+    HOST_CLOSE = "You are leaving. Should the chat go on without you?"
 
     def __init__(self, window: "Window") -> None:
         self._window = window
@@ -8107,7 +8086,7 @@ class Questions:
         self._searched, self._pause_id = "", ""  # what its field said then; a timer, or ""
         self.question = ""  # that in the banner
         self._is_relevant: Callable[[], bool] = lambda: True  # has the question still a reason?
-        self.asked_at = 0.0  # when the user last asked for what it is about
+        self.asked_at = 0.0  # when one was last asked for
 
     def go_to(self, signs: str = "#@", text: str = "") -> None:
         """Ask for a room ("#"), a person ("@"), or either; known or new."""
@@ -8282,21 +8261,19 @@ class Questions:
         return " ".join(words)
 
     def ask_close(self, close: Action, question: str = CLOSE, is_always: bool = False) -> None:
-        """Ask before messages are lost, or always, but not twice."""
-        if self._is_answer(question, action=close):
-            return
+        """Ask before messages are lost, or always."""
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
         self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
 
-    def ask_leave(self, conversation: Conversation, action: str) -> None:
+    def ask_leave(self, conversation: Conversation, words: str) -> None:
         """Leave a room or close a conversation; ask first if a message there is unfinished."""
         drafts = self._window.chat_view.drafts
         leave = functools.partial(self._window.do, self._window.chat.leave, conversation)
         if conversation.name in drafts():
-            words = action + "? You have an unfinished message there."
-            answers = (action.split()[0], leave), ("Stay", None)
-            self._ask(words, lambda: conversation.name in drafts(), *answers)
+            question = words + "? You have an unfinished message there."
+            answers = (words.split()[0], leave), ("Stay", None)
+            self._ask(question, lambda: conversation.name in drafts(), *answers)
         else:
             leave()
 
@@ -8309,21 +8286,10 @@ class Questions:
         return bool(self.question)
 
     def ask_host_close(self, keep: Action, end: Action) -> None:
-        """Ask, but not twice, what becomes of the chat on this computer."""
-        members = {folded for c in self._window.chat.conversations for folded in c.members}
-        words = "%s %s" % (self.HOST_CLOSE[len(members) < 2], self.losses())
-        if not self._is_answer(*self.HOST_CLOSE, action=keep):
-            answers = ("Keep the chat running", keep), ("End it for everyone", end)
-            is_relevant = lambda: self._window.hosting.is_in_view  # noqa: E731
-            self._ask(words, is_relevant, *answers, ("Cancel", None))
-
-    def _is_answer(self, *questions: str, action: Action) -> bool:
-        """Return True if one of these is open already; then do the action, if no key is held."""
-        before, self.asked_at = self.asked_at, time.monotonic()
-        is_open = self.question.startswith(questions)
-        if is_open and self.asked_at > before + REPEAT_TIME:
-            action()
-        return is_open
+        """Ask what becomes of the chat on this computer."""
+        answers = ("Keep the chat running", keep), ("End it for everyone", end), ("Cancel", None)
+        words = ("%s %s" % (self.HOST_CLOSE, self.losses())).strip()
+        self._ask(words, lambda: self._window.hosting.is_in_view, *answers)
 
     def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
@@ -8352,7 +8318,15 @@ class Questions:
     def _ask(
         self, text: str, is_relevant: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
     ) -> None:
-        """Ask in the banner while `is_relevant` returns True; None: back to the message box."""
+        """Ask in the banner while `is_relevant` returns True; None: back to the message box.
+
+        If it is asked for again, but not by a key that is held, it has its first answer.
+        """
+        before, self.asked_at = self.asked_at, time.monotonic()
+        if self.is_asking() and self.question.startswith(text.partition("?")[0]):
+            if self.asked_at > before + REPEAT_TIME:
+                self._answer(answers[0][1])
+            return
         self.cancel()
         self.question, self._is_relevant = text, is_relevant
         bar = self._window.chat_view.banner
@@ -8427,7 +8401,7 @@ def moderation_rows(title: str, command: str, name: str, room: str, reason: str)
 
 
 def name_row(command: str, action: str, name: str) -> Row:
-    """Return the row that is for a command with a name; if it cannot be one, it says why."""
+    """Return the row that sends a command with a name, or says why that cannot be a name."""
     error = protocol.nickname_error(protocol.normalize(name))
     return text_row(None if error else (command, name), error or action)
 
@@ -8580,12 +8554,9 @@ class Hosting:
         is_hosted = chat.state == CONNECTED and chat.console.name == hosted
         return self._window.is_chatting and (is_hosted or self.host is not None) and self.is_own
 
-    def start(self, nickname: str, network: str) -> None:
+    def start(self, network: str) -> None:
         """Start a server, to be joined once it runs; or show what is wrong."""
         view = self._window.connect_view
-        error = protocol.nickname_error(protocol.normalize(nickname.strip()))
-        if error:
-            return view.show_error(NAME, error)
         if not network:
             return view.show_error(NETWORK, "Type a name for the chat first.")
         if len(network) > protocol.MAX_NETWORK:
@@ -8816,11 +8787,10 @@ class Window:
         While connected, echoes that are on their way are waited for.
         """
         self._quit_message = quit_message
-        would_lose = self.is_chatting and bool(self.questions.losses())
         is_asked = self.questions.question.startswith(Questions.CLOSE)
         if self.hosting.is_in_view:
             self.questions.ask_host_close(self._end, self._end_both)
-        elif not would_lose:
+        elif not (self.is_chatting and self.questions.losses()):
             self._end()
         elif self.chat.unsent and self.chat.session.is_settled and not (self._ask_at or is_asked):
             self._ask_at = time.monotonic() + ECHO_TIME
@@ -8909,11 +8879,7 @@ class Window:
         return Chat(server, self.settings.levels, self.settings.ignored, rooms)
 
     def connect(self, nickname: str, server: str, password: str) -> None:
-        """Connect, or show what is wrong with the name or the server."""
-        nickname = protocol.normalize(nickname)
-        error = protocol.nickname_error(nickname)
-        if error:
-            return self.connect_view.show_error(NAME, error)
+        """Connect, or show what is wrong with the server."""
         if not server:
             return self.connect_view.show_error(SERVER, "Choose a server, or type its address.")
         try:

@@ -2909,7 +2909,7 @@ def test_failed_reply_that_is_edited_is_still_a_reply(typed):
     alice.type(typed)
     alice.hear(":hub 404 alice #lobby :Cannot send to channel")
     outcome = alice.chat.do(NOW, alice.chat.edit, alice.chat.outbox.items[0].entry)
-    assert alice.chat.reply_to is question
+    assert alice.chat.current.reply_to is question
     alice.sent.clear()
     alice.type(outcome.rest + " too")
     (again,) = alice.sent
@@ -2924,7 +2924,7 @@ def test_message_that_is_sent_again_takes_no_reply_that_is_being_written(alice):
     failed = alice.chat.outbox.items[0].entry
     alice.do(alice.chat.do(NOW, alice.chat.reply, question))
     alice.do(alice.chat.do(NOW, alice.chat.retry, failed))
-    assert alice.chat.current.entries[-1].reply_to == "" and alice.chat.reply_to is question
+    assert alice.chat.current.entries[-1].reply_to == "" and alice.chat.current.reply_to is question
 
 
 def test_reply_is_forgotten_in_another_conversation(alice):
@@ -2936,7 +2936,7 @@ def test_reply_is_forgotten_in_another_conversation(alice):
     alice.do(alice.chat.do(NOW, alice.chat.reply, lobby.entries[-2]))
     alice.do(alice.chat.do(NOW, alice.chat.select, alice.chat.conversation_named("bob")))
     alice.type("fine")
-    assert alice.chat.reply_to is None and alice.sent[-1] == "PRIVMSG bob :fine"
+    assert alice.chat.current.reply_to is None and alice.sent[-1] == "PRIVMSG bob :fine"
     assert alice.chat.can_reply(alice.chat.current.entries[0])
 
 
@@ -2952,14 +2952,14 @@ def test_reply_to_a_private_message_in_a_room_is_private(alice):
         client.describe_draft(alice.chat, "@rob fine").words == "Privately to rob, in reply to: hm"
     )
     alice.type("@rob fine")
-    assert alice.sent[-1].endswith("PRIVMSG rob :fine") and alice.chat.reply_to is None
+    assert alice.sent[-1].endswith("PRIVMSG rob :fine") and alice.chat.current.reply_to is None
     assert alice.chat.conversation_named("rob").entries[-1].reply_to == "8"
     alice.do(alice.chat.do(NOW, alice.chat.leave, alice.chat.conversation_named("rob")))
     assert alice.chat.current.name == "#lobby" and not alice.chat.can_reply(entry)
     alice.do(alice.chat.do(NOW, alice.chat.reply, entry))  # chosen before that
     assert client.describe_draft(alice.chat, "fine")[2:] == ("Answer bob privately", entry)
     alice.type("@zoe hello")
-    assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.reply_to is entry
+    assert alice.sent[-1] == "PRIVMSG zoe :hello" and alice.chat.current.reply_to is entry
 
 
 HERE_AGAIN = "[SYSTEM]: bob is here again."

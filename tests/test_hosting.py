@@ -20,7 +20,7 @@ import protocol
 from client import NAME, NETWORK, SERVER, Host
 
 ROOT = Path(__file__).resolve().parent.parent
-ALONE, QUESTION = reversed(client.Questions.HOST_CLOSE)
+QUESTION = client.Questions.HOST_CLOSE
 OWN = {"End the chat on this computer…", "Become the operator"}  # for the owner of the server
 MODULES = ("client.py", "protocol.py", "server.py")
 
@@ -147,7 +147,7 @@ def test_hosted_chat_is_joined_and_goes_on_without_the_window(desktop, hosts):
     alice.sees("[SERVER]: alice joined the chat")
     assert alice.title == "Connected: alice @ Class 4B — Hubbub"
     alice.close()
-    desktop.pump(lambda: alice.banner == ALONE)
+    desktop.pump(lambda: alice.banner == QUESTION)
     alice.press("Escape")
     bob = IrcTalker(hosts[0].port).register("bob")
     desktop.pump(lambda: "bob" in alice.people)
@@ -181,7 +181,7 @@ def test_chat_that_another_window_has_hosted_is_asked_about(desktop, hosts, leav
         again.close()
     else:
         again.open_menu(leave)
-    desktop.pump(lambda: again.banner == ALONE)
+    desktop.pump(lambda: again.banner == QUESTION)
     answer(desktop, again, "End it for everyone")
     wait_until(lambda: has_ended(hosts[0]))
     desktop.pump(lambda: not again.window.root or not again.window.is_chatting)
@@ -294,7 +294,7 @@ def test_closing_twice_keeps_the_chat_running(desktop, hosts):
     alice.sees("[SERVER]: alice joined the chat")
     alice.close()
     alice.press("Control-q")
-    assert alice.banner == ALONE
+    assert alice.banner == QUESTION
     alice.close()
     assert alice.window.root is None
     assert not has_ended(hosts[0])
@@ -576,7 +576,7 @@ def test_host_is_asked_before_it_leaves_for_another_server(desktop, hosts):
     alice = host(desktop)
     alice.sees("[SERVER]: You are an operator now.")
     alice.open_menu("Other server…")
-    desktop.pump(lambda: alice.banner == ALONE)
+    desktop.pump(lambda: alice.banner == QUESTION)
     alice.press("Escape")
     assert alice.window.is_chatting
     alice.open_menu("Other server…")

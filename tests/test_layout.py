@@ -541,7 +541,7 @@ def test_bars_take_a_quarter_of_the_window_and_cut_no_button(desktop, room, size
     state = {"is_dismissed": False, "is_copied": False, "dismiss": len}
     alice.window.hosting._status = types.SimpleNamespace(**words, **state)
     answers = ("Keep the chat running", len), ("End it for everyone", len), ("Cancel", None)
-    alice.window.questions._ask(client.Questions.HOST_CLOSE[0], lambda: True, *answers)
+    alice.window.questions._ask(client.Questions.HOST_CLOSE, lambda: True, *answers)
     bars = [view.banner, view.announcement, view.invitation]
     desktop.pump(lambda: (alice.root.winfo_width(), alice.root.winfo_height()) == size)
     desktop.pump(lambda: [bar.frame.winfo_viewable() for bar in bars].count(True) == shown)

@@ -558,7 +558,7 @@ def test_reply_is_offered_in_the_menu_of_a_line(alice, desktop, hub):
     alice.box.focus_force()
     desktop.pump(lambda: chosen(alice) == [])
     alice.press("Control-r", alice.box)
-    assert alice.window.chat.reply_to.line.text == "in public"
+    assert alice.window.chat.current.reply_to.line.text == "in public"
     alice.press("Control-r", alice.box)
     assert (alice.draft, alice.notice) == ("@bob ", "Privately to bob, in reply to: a secret")
     alice.say("it is safe")
@@ -774,7 +774,7 @@ def test_reply_can_be_retried_and_goes_without_tags_where_there_are_none(alice, 
     hear(hub, alice, "hello")
     alice.press("Control-r", alice.box)
     alice.say("@carol not to bob")  # goes elsewhere: the reply is still to be written
-    assert alice.window.chat.reply_to is not None
+    assert alice.window.chat.current.reply_to is not None
     alice.say("hi, Bob")  # names him already
     hub.expect("PRIVMSG #lobby :hi, Bob")
-    assert alice.window.chat.reply_to is None
+    assert alice.window.chat.current.reply_to is None
