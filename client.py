@@ -1416,11 +1416,10 @@ class Chat:
         # Seconds since 1970 until which users are muted, by folded name, as far as answers tell:
         self.muted: Dict[str, float] = {}
         self.lookup = Lookup()  # the last search in all conversations
-        # By folded nickname that its user gave up: GONE, or the user's new one; the newest last.
-        self.former: Dict[str, str] = {}
-        # By folded nickname that may be another user's by now: when its user was last known to have
-        # it, in seconds of the server's clock, or REPLACED. See "Names that change hands".
-        self.unsure: Dict[str, float] = {}
+        # By folded nickname that its user gave up: GONE or the new one, and when. Newest last.
+        self.former: Dict[str, Tuple[str, float]] = {}
+        # By folded nickname that may be another user's by now: see "Names that change hands".
+        self.unsure: Dict[str, Doubt] = {}
         self.asked: Dict[str, bool] = {}  # those that WHOIS is about; True if it is the same user
         for name in rooms:
             is_channel = name.startswith(CHANNEL_SIGN)
@@ -2589,26 +2588,32 @@ def _mark_gap(chat: Chat, request: Request) -> None:
 # decides.
 
 GONE = ""  # Chat.former: without another nickname, or in doubt before
-REPLACED = -1.0  # Chat.unsure: it was seen that another user may have taken it
 _WHOIS_END = "who"  # the word of the PONG after the answer
 _STRANGER = "%s may be someone else than before."
 _WHOIS = frozenset("301 311 312 313 317 318 319 330 338 378 379 401 671".split())
 
 
+class Doubt(NamedTuple):
+    """Why a nickname may be another user's than the user's who is meant."""
+
+    since: float  # until then it was not, in seconds since 1970 by the server's clock
+    is_replaced: bool = False  # another user may have been seen to take it
+
+
 def _give_up_name(chat: Chat, folded: str, state: str) -> None:
     """Keep what has become of the user who had a name, and names before it; forget the oldest."""
     chat.former.pop(folded, None)
-    for earlier in [name for name, present in chat.former.items() if present == folded]:
-        chat.former[earlier] = state
-    chat.former[folded] = state
+    for earlier, (present, when) in chat.former.items():
+        chat.former[earlier] = (state if present == folded else present), when
+    chat.former[folded] = state, chat.complete_until.when
     if len(chat.former) > MAX_LISTED:
         del chat.former[next(iter(chat.former))]
 
 
-def _suspect(chat: Chat, folded: str, since: float = REPLACED) -> None:
+def _suspect(chat: Chat, folded: str, since: float, is_replaced: bool = False) -> None:
     """Note that another user may have taken a name; forget the oldest."""
     chat.unsure.pop(folded, None)
-    chat.unsure[folded] = since
+    chat.unsure[folded] = Doubt(since, is_replaced)
     if folded in chat.asked:
         chat.asked[folded] = False  # what is known of the name is older
     if len(chat.unsure) > MAX_MEMBERS:
@@ -2629,11 +2634,12 @@ def _lose_sight(chat: Chat, names: Iterable[str]) -> None:
 def _note_return(chat: Chat, nickname: str, account: str) -> None:
     """Tell in a private conversation that its user is here again, or who has the name now."""
     folded, conversation = protocol.casefold(nickname), chat.conversation_named(nickname)
-    if chat.former.pop(folded, None) is None:
+    if folded not in chat.former:
         return
     words = "%s is here again." % nickname
-    if protocol.casefold(account) != folded:
-        _suspect(chat, folded)
+    is_unregistered = protocol.casefold(account) != folded
+    _suspect(chat, folded, chat.former.pop(folded)[1], is_unregistered)
+    if is_unregistered:
         words += " The name is not registered, so it" if account else " It"
         words += " may be someone else."
     if conversation is not None:
@@ -2643,9 +2649,9 @@ def _note_return(chat: Chat, nickname: str, account: str) -> None:
 def _doubt(chat: Chat, conversation: Conversation, page: Iterable[Entry]) -> None:
     """Doubt that a correspondent is still who is in messages from before this session."""
     times = [entry.line.when for entry in page if entry.line.nickname]
-    known = chat.unsure.get(conversation.folded, 0.0)
-    if times and known != REPLACED and not chat.is_me(conversation.name):
-        chat.unsure[conversation.folded] = max(known, *times)
+    known = chat.unsure.get(conversation.folded, Doubt(0.0))
+    if times and not known.is_replaced and not chat.is_me(conversation.name):
+        chat.unsure[conversation.folded] = Doubt(max(known.since, *times))
 
 
 def _doubt_all(chat: Chat) -> None:
@@ -2654,8 +2660,8 @@ def _doubt_all(chat: Chat) -> None:
     names |= {c.folded for c in chat.conversations if c.kind == PRIVATE}
     names |= {*chat.former, *itertools.islice(chat.unsure, MAX_MEMBERS - MAX_LISTED)}
     names |= {i.folded for i in chat.outbox.items if not i.folded.startswith(CHANNEL_SIGN)}
-    when, unsure = chat.complete_until.when, chat.unsure
-    chat.unsure = {name: unsure.get(name, when) for name in names if not chat.is_me(name)}
+    new, unsure = Doubt(chat.complete_until.when), chat.unsure
+    chat.unsure = {name: unsure.get(name, new) for name in names if not chat.is_me(name)}
     chat.asked.clear()
 
 
@@ -2671,10 +2677,10 @@ def _on_whois(chat: Chat, message: Message) -> None:
     """Read a line of the answer to that."""
     folded, value = protocol.casefold(message.params[1]), message.param(2)
     since, is_ours = message.param(3)[:12], RESUME_CAP in chat.session.caps
-    if message.command == "330" and protocol.casefold(value) == folded:
+    if message.command == "330" and protocol.casefold(value) == folded and not is_ours:
         chat.asked[folded] = True  # it is registered
     elif message.command == "317" and since.isdecimal() and is_ours:
-        chat.asked[folded] |= int(since) < int(chat.unsure.get(folded, 0))
+        chat.asked[folded] |= int(since) < int(chat.unsure.get(folded, Doubt(0.0)).since)
     elif message.command == "401":  # the server refuses, or keeps, what is sent to it
         chat.asked[folded] = True
         _give_up_name(chat, folded, GONE)
@@ -2937,12 +2943,13 @@ def _on_nick(chat: Chat, message: Message) -> None:
         return
     conversations = chat.shared_with(message.nickname)
     namesake = chat.conversation_named(new)  # of a user who had the name before
-    is_own = old in (folded, chat.former.get(folded))  # from before
+    is_own = old in (folded, chat.former.get(folded, (GONE,))[0])  # from before
     doubt = chat.unsure.pop(old, None)
     _give_up_name(chat, old, folded if doubt is None else GONE)
-    is_taken = chat.former.pop(folded, None) is not None and not is_own
+    is_taken, given_up = folded in chat.former and not is_own, chat.former.pop(folded, (GONE, 0.0))
     is_free = is_own and old != folded and chat.conversation_named(old) is None
-    if doubt is not None and not (is_free and doubt == REPLACED):
+    is_stranger = doubt is not None and doubt.is_replaced
+    if doubt is not None and not (is_free and is_stranger):
         chat.unsure[folded] = doubt
     if namesake is not None and namesake not in conversations:
         conversations.append(namesake)
@@ -2955,7 +2962,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
             conversation.rename(new)
             chat.change(HEADER, conversation)
             chat.change(SIDEBAR)
-    if doubt != REPLACED:  # else it was for the user who had the name before
+    if not is_stranger:  # else it was for the user who had the name before
         chat.outbox.rename(old, new)
     if protocol.casefold(chat.correspondent) == old:
         chat.correspondent = new
@@ -2967,7 +2974,7 @@ def _on_nick(chat: Chat, message: Message) -> None:
         chat.change(STATUS)
     chat.show(message, *conversations)
     if is_taken and not chat.is_me(new):
-        _suspect(chat, folded)
+        _suspect(chat, folded, given_up[1], is_replaced=True)
         if namesake is not None:
             chat.inform(_STRANGER % new, namesake)
 
@@ -3405,7 +3412,8 @@ def describe_draft(chat: Chat, draft: str) -> Notice:
         return _describe_password(chat, *split_secret(draft))
     names, here = _recipients(chat, draft), chat.current
     absent = _first_absent(chat, names)
-    strangers = [n for n in names if chat.unsure.get(protocol.casefold(n)) == REPLACED]
+    doubts = {name: chat.unsure.get(protocol.casefold(name)) for name in names}
+    strangers = [name for name, doubt in doubts.items() if doubt is not None and doubt.is_replaced]
     ways = [_describe_way(name, name in strangers) for name in names]
     way = "First " * (len(ways) > 1) + ", then ".join(ways)
     way = way[:1].upper() + way[1:]

@@ -4380,8 +4380,9 @@ def on_whois(session: Session, message: Message) -> None:
             session.reply("330", name, other.account.name, "is logged in as")
         if other.away:
             session.reply("301", name, other.away)
-        # Of the nickname: so a client sees that it has changed hands.
+        # Since when the nickname is this user's, so that clients see if it has changed hands
         since = max(other.signed_on, other.named_since / 1e6)
+        since = other.account.created if other.owns(name) else since
         times = str(int(time.time() - other.spoke)), str(int(since))
         session.reply("317", name, *times, "seconds idle, signon time")
     session.reply("318", nickname, "End of /WHOIS list")

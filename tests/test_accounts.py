@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import io
 import signal
+import time
 
 import pytest
 from harness import IrcTalker, PlainTalker, Process
@@ -299,6 +300,29 @@ def test_login_of_the_host_is_one_labeled_answer(kept, host):
     words = [line.split()[:3] for line in answer[1:]]
     assert [word[0] for word in words] == ["@batch=b1"] * len(words)
     assert sorted(word[2] for word in words) == ["381", "900", "MODE", "MODE"]
+
+
+def test_whois_tells_of_an_owner_since_when_the_account_has_been(kept):
+    """However late the owner has come; a new account proves nothing of the time before."""
+    dora, bob = kept.irc("dora"), kept.irc("bob")
+
+    def since():
+        bob.send("WHOIS dora")
+        (line,) = [line for line in bob.heard() if " 317 " in line]
+        return int(line.split()[5])
+
+    dora.send("REGISTER * * :" + PASSWORD)
+    dora.heard()
+    made = int(kept.server.store.account("dora").created)
+    assert since() == made
+    dora.send("QUIT")
+    kept.wait_until_gone(dora)
+    while int(time.time()) == made:
+        time.sleep(0.01)
+    again = kept.irc("ann")
+    again.send(*sasl("dora"), "NICK dora")
+    again.heard()
+    assert since() == made
 
 
 @pytest.mark.parametrize(

@@ -1996,7 +1996,7 @@ def whois(*answers):
         (["311 b h *", "317 9 %d" % (NOW + 59)], True),  # since when
         (["317 9 %d" % (NOW + 60)], False),  # in the same second, by another
         (["317 9 %d" % (NOW + 69)], False),
-        (["317 9 %d" % (NOW + 69), "330 Bob"], True),  # logged in to the name's account
+        (["317 9 %d" % (NOW + 69), "330 Bob"], False),  # the account may be new
         (["330 carol"], False),
         (["317 9 x", "671"], False),
         (["401"], True),  # the server refuses it, or keeps it for the account
@@ -3006,7 +3006,6 @@ RENAMED, ROB_IS_BOB = [":bob!b@h NICK rob"], [":carol!c@h NICK rob", ":rob!c@h N
         (RETURNED, True),  # the draft was begun before
         ([*RETURNED, ":bob!x@h NICK BOB"], True),
         ([*RETURNED, ":bob!x@h NICK rob", ":rob!x@h NICK bob"], True),
-        ([RETURNED[0], ":bob!b@h JOIN #lobby bob :Bob"], False),
         ([RETURNED[0], ":bob!b@h JOIN #lobby"], True),  # the account is not known
         ([RETURNED[0], ":bob!b@h JOIN #lobby carol :Bob"], True),
         ([":bob!b@h NICK rob", ":rob!b@h NICK bob"], False),
@@ -3096,6 +3095,24 @@ def test_conversation_that_follows_another_user_who_had_the_name_asks_once(alice
     alice.hear(":bob!b@h QUIT :bye", ":carol!c@h NICK bob", ":bob!c@h NICK carol")
     alice.type("I like tom")
     assert not any("PRIVMSG" in line for line in alice.sent)
+
+
+@pytest.mark.parametrize(
+    ("since", "is_sent"), [(NOW + 59, True), (NOW + 60, False), (NOW + 61, False)]
+)
+@pytest.mark.parametrize("how", ["JOIN #lobby bob :Bob", "JOIN #lobby * :Bob", "NICK"])
+def test_only_an_account_from_before_the_name_was_given_up_proves_its_user(how, since, is_sent):
+    """WHOIS of Hubbub's server tells when the account was made; another could make it now."""
+    alice = User("echo-message " + client.RESUME_CAP).join()
+    alice.hear("@time=2026-11-22T17:11:42.000Z :bob!b@h QUIT :bye")
+    again = ":rob!b@h JOIN #lobby", ":rob!b@h NICK bob"
+    alice.hear(*again if how == "NICK" else [":bob!b@h " + how])
+    icon = client.describe_draft(alice.chat, "@bob psst").icon
+    assert (icon == "lock") == (how == "JOIN #lobby bob :Bob")
+    alice.all_sent  # noqa: B018
+    alice.type("@bob psst")
+    alice.hear(*whois("330 bob", "317 9 %d" % since, "318"))
+    assert alice.sent == ["WHOIS bob", "PRIVMSG bob :psst"][: 1 + is_sent]
 
 
 def test_registered_user_who_takes_the_name_back_is_no_stranger(alice):
