@@ -7539,7 +7539,7 @@ class ChatView:
         if self.topic.frame.winfo_manager():
             room, text = self.transcript.conversation, self.topic.get()
             room.topic_draft = text if is_kept and text != self._old_topic else ""
-            if holds_focus(self.topic.frame):  # what is typed next was not meant for everyone
+            if holds_focus(self.topic.frame):  # where Enter opens it again
                 self.room.canvas.focus_set()
             set_floating(self.topic.frame, False)
             self.room.redraw()

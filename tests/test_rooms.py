@@ -222,7 +222,7 @@ def test_topic_is_changed_in_place(alice, desktop, way):
     for _ in range(2):
         edit_topic(alice, desktop)
         assert alice.topic == "Tests on Monday"
-        alice.type("Tests on Tuesday", "<Escape>", "private")
+        alice.type("Tests on Tuesday", "<Escape>")
         assert alice.topic is None and alice.has_focus(view.room.canvas)
         assert alice.draft == "a draft"
     edit_topic(alice, desktop)
