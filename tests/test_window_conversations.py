@@ -762,6 +762,8 @@ def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):
     hub.send(":bob!b@h JOIN #lobby bob :Bob")
     desktop.pump(lambda: alice.notice == "Privately to bob")
     alice.type("<Return>")
+    hub.expect("WHOIS bob")
+    hub.send(":hub 330 alice bob bob :is logged in as", ":hub PONG hub :who")
     hub.expect("PRIVMSG bob :hi")
     assert alice.notice == ""
 
