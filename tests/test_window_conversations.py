@@ -764,6 +764,7 @@ def test_notice_changes_with_the_people_who_are_here(alice, desktop, hub):
     alice.type("<Return>")
     hub.expect("WHOIS bob")
     hub.send(":hub 330 alice bob bob :is logged in as", ":hub PONG hub :who")
+    desktop.pump(lambda: not alice.window.chat.asked)
     hub.expect("PRIVMSG bob :hi")
     assert alice.notice == ""
 
