@@ -4382,7 +4382,7 @@ def on_whois(session: Session, message: Message) -> None:
             session.reply("301", name, other.away)
         # Since when the nickname is this user's, so that clients see if it has changed hands
         since = max(other.signed_on, other.named_since / 1e6)
-        since = other.account.created if other.owns(name) else since
+        since = min(since, other.account.created) if other.owns(name) else since
         times = str(int(time.time() - other.spoke)), str(int(since))
         session.reply("317", name, *times, "seconds idle, signon time")
     session.reply("318", nickname, "End of /WHOIS list")
