@@ -318,7 +318,7 @@ def test_whois_tells_of_an_owner_since_when_the_account_has_been(kept):
     dora.send("QUIT")
     kept.wait_until_gone(dora)
     while int(time.time()) == made:
-        time.sleep(0.01)
+        bob.heard()
     again = kept.irc("ann")
     again.send(*sasl("dora"), "NICK dora")
     again.heard()
