@@ -2594,7 +2594,7 @@ _WHOIS = frozenset("301 311 312 313 317 318 319 330 338 378 379 401 671".split()
 
 
 class Doubt(NamedTuple):
-    """Why a nickname may be another user's than the user's who is meant."""
+    """Why a nickname may no longer be that of the user who is meant."""
 
     since: float  # until then it was not, in seconds since 1970 by the server's clock
     is_replaced: bool = False  # another user may have been seen to take it
