@@ -1620,6 +1620,7 @@ class Chat:
             commands = {message.command for message in self.outcome.send[sent:]}
             if self.outcome.is_done:
                 break
+            # WHOIS and PING, together, ask about a recipient: see "Names that change hands".
             is_text = commands != {"WHOIS"} and commands <= {"PRIVMSG", "PING", "WHOIS"}
             if not is_text and lines[index + 1 :]:
                 word = "paste-%d" % next(self._numbers)
@@ -3510,9 +3511,8 @@ def is_unfinished(draft: str) -> bool:
 
 def follow_draft(chat: Chat, draft: str) -> None:
     """Keep, as long as a draft has text, the private line that it may be meant for."""
-    here = chat.current
-    question = private_question(chat) or here.draft_question
-    here.draft_question = question if draft.strip() else None
+    here, has_text = chat.current, bool(draft.strip())
+    here.draft_question = (private_question(chat) or here.draft_question) if has_text else None
 
 
 def next_reply(chat: Chat, draft: str) -> Optional[Entry]:
@@ -8272,7 +8272,8 @@ class Questions:
         """Ask before messages are lost, or always."""
         chat, words = self._window.chat, ("%s %s" % (question, self.losses())).strip()
         is_relevant = lambda: chat.state != DISCONNECTED and bool(is_always or self.losses())  # noqa: E731
-        self._ask(words, is_relevant, (question.split()[0], close), ("Stay", None))
+        answers = (question.split()[0], close), ("Stay", None)
+        self._ask(words, is_relevant, *answers, again=close)
 
     def ask_leave(self, conversation: Conversation, words: str) -> None:
         """Leave a room or close a conversation; ask first if a message there is unfinished."""
@@ -8297,7 +8298,7 @@ class Questions:
         """Ask what becomes of the chat on this computer."""
         answers = ("Keep the chat running", keep), ("End it for everyone", end), ("Cancel", None)
         words = ("%s %s" % (self.HOST_CLOSE, self.losses())).strip()
-        self._ask(words, lambda: self._window.hosting.is_in_view, *answers)
+        self._ask(words, lambda: self._window.hosting.is_in_view, *answers, again=keep)
 
     def ask_end(self) -> None:
         """Ask before the chat ends for everybody."""
@@ -8324,16 +8325,20 @@ class Questions:
         return True
 
     def _ask(
-        self, text: str, is_relevant: Callable[[], bool], *answers: Tuple[str, Optional[Action]]
+        self,
+        text: str,
+        is_relevant: Callable[[], bool],
+        *answers: Tuple[str, Optional[Action]],
+        again: Optional[Action] = None,
     ) -> None:
         """Ask in the banner while `is_relevant` returns True; None: back to the message box.
 
-        If it is asked for again, but not by a key that is held, it has its first answer.
+        `again` is done if it is asked for a second time, but not by a key that is held.
         """
         before, self.asked_at = self.asked_at, time.monotonic()
-        if self.is_asking() and self.question.startswith(text.partition("?")[0]):
+        if self.is_asking() and again and self.question.startswith(text.partition("?")[0]):
             if self.asked_at > before + REPEAT_TIME:
-                self._answer(answers[0][1])
+                self._answer(again)
             return
         self.cancel()
         self.question, self._is_relevant = text, is_relevant

@@ -300,6 +300,19 @@ def test_closing_twice_keeps_the_chat_running(desktop, hosts):
     assert not has_ended(hosts[0])
 
 
+def test_asking_twice_for_the_end_of_the_chat_ends_nothing(desktop, hosts, monkeypatch):
+    monkeypatch.setattr(client, "REPEAT_TIME", 0)
+    alice = host(desktop)
+    alice.sees("[SERVER]: You are an operator now.")
+    for _ in range(2):
+        alice.open_menu("End the chat on this computer…")
+        assert alice.banner.startswith("The chat ends for everyone who is here.")
+    answer(desktop, alice, "Cancel")
+    alice.say("still here")
+    alice.sees("[alice]: still here")
+    assert not has_ended(hosts[0])
+
+
 def test_hosting_form_has_the_computer_s_name_and_can_be_left(desktop):
     alice = desktop.open(name="alice")
     view = alice.connect_view
