@@ -9075,7 +9075,7 @@ class Window:
         view, chat = self.chat_view, self.chat
         if not self.questions.is_asking():
             buttons: List[Tuple[str, Action]] = []
-            room, icon = chat.current, "warn"
+            room = chat.current
             if chat.state == CONNECTED and room.removal and room.refusal not in FINAL:
                 words = "Type its password" if room.refusal == NEEDS_KEY else "Join again"
                 buttons.append((words, view.join))
